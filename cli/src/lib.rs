@@ -1,5 +1,6 @@
 //! The command line `aerostack`: administers the services, and runs both of them for development.
 
+mod backup;
 mod command;
 pub mod completion;
 pub mod connect;
@@ -21,6 +22,7 @@ mod pages;
 pub mod pki;
 mod pki_command;
 mod program_call;
+mod secret_import;
 mod secret_metadata;
 mod service_status;
 mod set_up;

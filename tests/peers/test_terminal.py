@@ -12,6 +12,7 @@ import termios
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -171,6 +172,22 @@ def test_a_workspace_is_deleted_when_the_answer_is_yes(
     code = terminal.end()
     assert code == (0 if deleted else 1), terminal.shown
     assert (workspace in aerostack(pair, "workspace", "list").split()) != deleted
+
+
+@pytest.mark.parametrize(("answer", "stored"), [(b"\n", False), (b"y\n", True)])
+def test_an_import_lists_its_secrets_and_stores_them_when_the_answer_is_yes(
+    pair: Pair, workspace: str, tmp_path: Path, answer: bytes, stored: bool
+) -> None:
+    file = tmp_path / "file.env"
+    file.write_text("\n".join(f"NAME_{number}=hunter2" for number in range(9)) + "\nA=hunter2\na=hunter2\n")
+    terminal = Terminal(pair, "workspace", "secret", "import", workspace, str(file))
+    terminal.wait_for(f"Set 9 secrets of {workspace}, and leave 2 entries out? [y/N] ".encode())
+    assert b"lines 10 and 11 set the same secret, A" in terminal.shown
+    terminal.type(answer)
+    assert terminal.end() == 1
+    assert (b"9 of 9" in terminal.shown) == stored, "the progress is not shown"
+    assert b"hunter2" not in terminal.shown
+    assert ("NAME_8" in aerostack(pair, "workspace", "secret", "list", workspace)) == stored
 
 
 def test_bash_completes_commands_and_flags() -> None:

@@ -8,22 +8,16 @@ use std::{
 };
 
 use clap::Args;
-use proto::vault::v1::{
-    ExportBackupRequest, ExportBackupResponse, RestoreBackupRequest,
-    backup_service_client::BackupServiceClient,
-};
-use tonic::transport::Channel;
+use proto::vault::v1::RestoreBackupRequest;
 use vault_service::new_file::NewFile;
 
 use crate::{
+    backup::{self, BackupStream, CHUNK, KEEP_THE_ROOT_KEY},
     connect::{Connection, Remote},
     failure::{Failure, FailureKind},
     model::RestoredBackup,
     output::{OutputArgs, Report, fields},
 };
-
-/// Size of a message of a restore, in bytes.
-const CHUNK: usize = 128 * 1024;
 
 /// The file name that means standard input or standard output.
 const STANDARD: &str = "-";
@@ -49,10 +43,6 @@ pub struct RestoreBackupArgs {
     output: OutputArgs,
 }
 
-fn client(vault: &Remote) -> BackupServiceClient<Channel> {
-    BackupServiceClient::new(vault.channel.clone())
-}
-
 impl BackupArgs {
     pub(super) async fn run(self, connection: &Connection) -> Result<Report, Failure> {
         let Self { output: path } = self;
@@ -73,19 +63,15 @@ impl BackupArgs {
                 ..Report::default()
             }
         };
-        Ok(report.note(
-            "The backup is useless without the vault's root key: keep a copy of the key in another place",
-        ))
+        Ok(report.note(KEEP_THE_ROOT_KEY))
     }
 }
 
 /// Writes a backup, and returns its size in bytes. After an error the caller must discard the file, which is incomplete.
 async fn export(vault: &Remote, to: &mut impl Write, path: &Path) -> Result<u64, Failure> {
-    let mut chunks = vault
-        .answer(client(vault).export_backup(ExportBackupRequest {}))
-        .await?;
+    let mut backup = BackupStream::begin(vault).await?;
     let mut bytes = 0;
-    while let Some(ExportBackupResponse { chunk }) = vault.next_message(&mut chunks).await? {
+    while let Some(chunk) = backup.next().await? {
         to.write_all(&chunk)
             .map_err(|error| Failure::file(path, &error))?;
         bytes += chunk.len() as u64;
@@ -109,16 +95,12 @@ impl RestoreBackupArgs {
             error: Arc::default(),
         };
         let read_error = chunks.error.clone();
-        let sent = client(&vault).restore_backup(tokio_stream::iter(chunks)).await;
+        let restored = backup::restore(&vault, tokio_stream::iter(chunks)).await;
         // The vault's answer to a file that could not be read says only that the backup is incomplete.
         if let Some(error) = read_error.lock().unwrap_or_else(PoisonError::into_inner).take() {
             return Err(Failure::file(&path, &error));
         }
-        let restored = match sent {
-            Ok(answer) => RestoredBackup::of(answer.into_inner()),
-            Err(status) => return Err(vault.failure_of(&status).await),
-        };
-        Report::new(output, &restored, text)
+        Report::new(output, &restored?, text)
     }
 }
 

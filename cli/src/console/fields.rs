@@ -59,6 +59,11 @@ impl Fields {
         )
     }
 
+    /// Returns the fields of a form that was read in another way.
+    pub(super) fn of(fields: Vec<(String, Zeroizing<String>)>) -> Self {
+        Self(fields)
+    }
+
     /// Returns a field without white space at its ends, or an empty text.
     pub(super) fn text(&self, name: &str) -> &str {
         let field = self.0.iter().find(|(given, _)| given == name);

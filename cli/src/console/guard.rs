@@ -26,6 +26,8 @@ use super::{
 
 /// Longest time that a request may take. A page may wait for several answers of a service.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(90);
+/// Longest time that the upload of a backup may take. The vault gives up sooner when no byte arrives for a minute.
+const UPLOAD_TIMEOUT: Duration = Duration::from_secs(6 * 3600);
 
 /// Headers of every answer. `same-origin` is the strictest referrer policy that lets browsers name the origin of a form: with
 /// `no-referrer` they send `Origin: null` (Fetch, "append a request `Origin` header").
@@ -51,10 +53,11 @@ const HEADERS: [(HeaderName, &str); 7] = [
 
 /// The outermost layer: checks the request, bounds its time, and adds the headers to every answer.
 pub(super) async fn guard(State(app): State<SharedApp>, mut request: Request, next: Next) -> Response {
+    let limit = time_limit(request.uri().path());
     let answer = match check(&app, &mut request) {
         Ok(cookie) => {
             let change = RequestedChange::of(&request);
-            let mut answer = match time::timeout(REQUEST_TIMEOUT, next.run(request)).await {
+            let mut answer = match time::timeout(limit, next.run(request)).await {
                 Ok(answer) => answer,
                 Err(_) => GuardRefusal::TimedOut.page(),
             };
@@ -93,6 +96,13 @@ impl RequestedChange {
         if let Self(Some((user, method, path))) = self {
             tracing::info!(%user, %method, path, status = status.as_u16(), "change requested");
         }
+    }
+}
+
+fn time_limit(path: &str) -> Duration {
+    match path {
+        "/backup/restore" => UPLOAD_TIMEOUT,
+        _ => REQUEST_TIMEOUT,
     }
 }
 
@@ -278,14 +288,19 @@ impl FromRequest<SharedApp> for Change {
         })?;
         let fields = Fields::parse(&form);
         if !visit.session.csrf.is(fields.text("csrf")) {
-            return Err(message_page(
-                StatusCode::FORBIDDEN,
-                "This form belongs to another session",
-                "Nothing was changed. Open the page again and repeat what you did.",
-            ));
+            return Err(foreign_form());
         }
         Ok(Self { visit, fields })
     }
+}
+
+/// Answers a form without the token of the session.
+pub(super) fn foreign_form() -> Response {
+    message_page(
+        StatusCode::FORBIDDEN,
+        "This form belongs to another session",
+        "Nothing was changed. Open the page again and repeat what you did.",
+    )
 }
 
 #[cfg(test)]

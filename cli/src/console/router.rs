@@ -10,7 +10,8 @@ use super::{
     assets,
     guard::guard,
     page::{
-        activity, map, messages, secret, secret_delete, secret_put, secrets, servers, sign_in, status,
+        activity, backup, backup_download, backup_restore, import, import_preview, import_results, key_progress,
+        key_rotation, keys, map, messages, secret, secret_delete, secret_put, secrets, servers, sign_in, status,
         workspace_settings, workspaces,
     },
 };
@@ -24,6 +25,19 @@ pub(super) fn router(app: SharedApp) -> Router {
         .route("/w/{workspace}/secrets", get(secrets::list).post(secret_put::add))
         .route("/w/{workspace}/secrets/new", get(secret_put::new))
         .route("/w/{workspace}/secrets/lookup", get(secret_put::lookup))
+        .route(
+            "/w/{workspace}/secrets/import",
+            get(import::show).post(import::read),
+        )
+        .route(
+            "/w/{workspace}/secrets/import/preview",
+            get(import_preview::show).post(import_preview::confirm),
+        )
+        .route(
+            "/w/{workspace}/secrets/import/discard",
+            post(import_preview::discard),
+        )
+        .route("/w/{workspace}/secrets/import/results", get(import_results::show))
         .route("/w/{workspace}/secrets/{name}", get(secret::show))
         .route("/w/{workspace}/secrets/{name}/restore", post(secret::restore))
         .route(
@@ -61,6 +75,20 @@ pub(super) fn router(app: SharedApp) -> Router {
             get(workspace_settings::show).post(workspace_settings::update),
         )
         .route("/w/{workspace}/delete", post(workspace_settings::delete))
+        .route("/keys", get(keys::show))
+        .route("/keys/live", get(key_progress::live))
+        .route(
+            "/keys/root-key/rotate",
+            get(key_rotation::confirm_root).post(key_rotation::rotate_root),
+        )
+        .route(
+            "/keys/workspaces/{workspace}/rotate",
+            get(key_rotation::confirm_workspace).post(key_rotation::rotate_workspace),
+        )
+        .route("/backup", get(backup::show))
+        .route("/backup/live", get(backup::live))
+        .route("/backup/make", post(backup_download::make))
+        .route("/backup/restore", post(backup_restore::restore))
         .route("/status", get(status::show))
         .route("/status/live", get(status::live))
         .route("/sign-in", get(sign_in::sign_in))

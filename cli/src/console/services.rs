@@ -1,5 +1,6 @@
 //! The calls to both services that pages are made of.
 
+mod keys;
 mod looking_only;
 mod servers;
 
@@ -7,11 +8,10 @@ use proto::{
     SecretName,
     injector::v1::{ListServersRequest, Server, server_service_client::ServerServiceClient},
     vault::v1::{
-        CreateWorkspaceRequest, DeleteSecretRequest, DeleteWorkspaceRequest, GetKeyStatusRequest,
-        GetSecretMetadataRequest, GetWorkspaceRequest, ListSecretVersionsRequest, ListSecretsRequest,
-        ListWorkspacesRequest, PutSecretRequest, PutSecretResponse, RestoreSecretVersionRequest,
-        RestoreSecretVersionResponse, Secret, SecretVersion, UpdateWorkspaceRequest, Workspace,
-        key_service_client::KeyServiceClient, secret_service_client::SecretServiceClient,
+        CreateWorkspaceRequest, DeleteSecretRequest, DeleteWorkspaceRequest, GetSecretMetadataRequest,
+        GetWorkspaceRequest, ListSecretVersionsRequest, ListSecretsRequest, ListWorkspacesRequest,
+        PutSecretRequest, PutSecretResponse, RestoreSecretVersionRequest, RestoreSecretVersionResponse,
+        Secret, SecretVersion, UpdateWorkspaceRequest, Workspace, secret_service_client::SecretServiceClient,
         workspace_service_client::WorkspaceServiceClient,
     },
 };
@@ -260,9 +260,7 @@ impl Services {
 
     /// Returns true while the vault waits for its root key, and `None` when this identity may not know.
     pub(super) async fn is_locked(&self) -> Option<bool> {
-        let mut client = KeyServiceClient::new(self.vault.channel.clone());
-        let call = client.get_key_status(GetKeyStatusRequest {});
-        self.vault.answer(call).await.ok().map(|status| status.sealed)
+        self.key_status().await.ok().map(|status| status.sealed)
     }
 }
 

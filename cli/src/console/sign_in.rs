@@ -8,7 +8,7 @@ use subtle::ConstantTimeEq as _;
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
-use super::view::Notice;
+use super::{session_memory::SessionMemory, view::Notice};
 
 /// Number of random bytes of a token.
 const TOKEN_BYTES: usize = 32;
@@ -49,6 +49,7 @@ pub(crate) struct Session {
     pub(super) csrf: Token,
     began_by: Credential,
     notices: Mutex<Vec<Notice>>,
+    pub(super) memory: SessionMemory,
     /// Cancelled when the session ends. Event streams end with it.
     pub(super) ended: CancellationToken,
 }
@@ -68,6 +69,13 @@ impl Session {
             Credential::Certificate(user) => Some(user),
             Credential::Link(_) => None,
         }
+    }
+
+    /// Ends the event streams of the session, and wipes its values. A request that is still running may hold the session for
+    /// longer.
+    fn end(&self) {
+        self.ended.cancel();
+        self.memory.forget_values();
     }
 
     fn is_of_link(&self, token: &str) -> bool {
@@ -140,6 +148,7 @@ impl SignIns {
                 began_by: Credential::Link(link),
                 notices: Mutex::default(),
                 ended: CancellationToken::new(),
+                memory: SessionMemory::default(),
             });
             state.sessions.push(session.clone());
             return Ok(SignIn::New(session));
@@ -166,6 +175,8 @@ impl SignIns {
             csrf: Token::random()?,
             began_by: Credential::Certificate(user.clone()),
             notices: Mutex::default(),
+            ended: CancellationToken::new(),
+            memory: SessionMemory::default(),
         });
         let mut state = locked(&self.0);
         state.sessions.push(session.clone());
@@ -174,7 +185,7 @@ impl SignIns {
         if own > MAX_SESSIONS_OF_USER
             && let Some(oldest) = state.sessions.iter().position(|kept| is_own(kept))
         {
-            state.sessions.remove(oldest);
+            state.sessions.remove(oldest).end();
         }
         Ok(session)
     }
@@ -190,7 +201,7 @@ impl SignIns {
     }
 
     pub(super) fn sign_out(&self, session: &Arc<Session>) {
-        session.ended.cancel();
+        session.end();
         locked(&self.0)
             .sessions
             .retain(|kept| !Arc::ptr_eq(kept, session));

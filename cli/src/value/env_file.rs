@@ -1,4 +1,4 @@
-//! Files of `NAME=VALUE` lines, as `secret set --from-env-file` reads them.
+//! Files of `NAME=VALUE` lines, as `secret set --from-env-file` and the import read them.
 //!
 //! Programs read such files in different ways, and a value that was misread is noticed only at the first call. So this
 //! module accepts only the syntax that all of them read alike, and refuses everything else with the number of the line:
@@ -16,8 +16,12 @@ use std::{iter::Peekable, str::Chars};
 use proto::SecretName;
 use zeroize::Zeroizing;
 
-/// One secret of a file. The value is never empty.
+/// One secret of a file.
 pub(crate) struct EnvFileEntry {
+    /// Number of the line in which the entry begins.
+    pub(crate) line: usize,
+    /// The name as the file writes it: letters, digits, `_`, `-` and `.`.
+    pub(crate) given: String,
     pub(crate) name: SecretName,
     pub(crate) value: Zeroizing<String>,
 }
@@ -26,12 +30,12 @@ pub(crate) struct EnvFileEntry {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {fault}")]
 pub(crate) struct EnvFileError {
-    line: usize,
-    fault: Fault,
+    pub(crate) line: usize,
+    pub(crate) fault: EnvFileFault,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-enum Fault {
+pub(crate) enum EnvFileFault {
     #[error("it is not NAME=VALUE; a value of several lines needs quotes around it")]
     NoEqualsSign,
     #[error("the name before `=` is not one of letters, digits, `_`, `-` and `.`")]
@@ -52,75 +56,108 @@ enum Fault {
     Escape,
 }
 
-/// Returns the secrets of a file in their order.
+/// Returns the secrets of a file in their order. Refuses a file that has any fault: an invalid line, an empty value, or two
+/// lines for one secret.
 pub(crate) fn parse(text: &str) -> Result<Vec<EnvFileEntry>, EnvFileError> {
+    let mut entries: Vec<EnvFileEntry> = Vec::new();
+    for entry in read(text) {
+        let entry = entry?;
+        let refused = |fault| {
+            let line = entry.line;
+            EnvFileError { line, fault }
+        };
+        if entries.iter().any(|before| before.name == entry.name) {
+            return Err(refused(EnvFileFault::Duplicate));
+        }
+        if entry.value.is_empty() {
+            return Err(refused(EnvFileFault::Empty));
+        }
+        entries.push(entry);
+    }
+    Ok(entries)
+}
+
+/// Returns every entry of a file, and every line that is no entry. A line after an invalid one may belong to a value that was
+/// not read to its end, so the caller must use no entry of a file that has an invalid line.
+pub(crate) fn read(text: &str) -> impl Iterator<Item = Result<EnvFileEntry, EnvFileError>> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut reader = Reader {
         rest: text.chars().peekable(),
         line: 1,
+        is_line_start: true,
     };
-    let mut entries: Vec<EnvFileEntry> = Vec::new();
-    while reader.rest.peek().is_some() {
-        let line = reader.line;
-        let read = reader
-            .entry(&entries)
-            .map_err(|fault| EnvFileError { line, fault })?;
-        entries.extend(read);
-    }
-    Ok(entries)
+    std::iter::from_fn(move || reader.next_entry())
 }
 
 struct Reader<'t> {
     rest: Peekable<Chars<'t>>,
     /// Number of the line in which `rest` begins.
     line: usize,
+    is_line_start: bool,
 }
 
 impl Reader<'_> {
+    /// Returns the next entry or invalid line, and `None` at the end of the text.
+    fn next_entry(&mut self) -> Option<Result<EnvFileEntry, EnvFileError>> {
+        while self.rest.peek().is_some() {
+            let line = self.line;
+            match self.entry(line) {
+                Ok(None) => {}
+                Ok(Some(entry)) => return Some(Ok(entry)),
+                Err(fault) => {
+                    if !self.is_line_start {
+                        self.rest_of_line();
+                    }
+                    return Some(Err(EnvFileError { line, fault }));
+                }
+            }
+        }
+        None
+    }
+
     /// Reads one line, or several when the value is quoted. Returns `None` for an empty line or a comment.
-    fn entry(&mut self, before: &[EnvFileEntry]) -> Result<Option<EnvFileEntry>, Fault> {
+    fn entry(&mut self, line: usize) -> Result<Option<EnvFileEntry>, EnvFileFault> {
         self.skip_blanks();
         if matches!(self.rest.peek(), None | Some('\n' | '#')) {
             self.rest_of_line();
             return Ok(None);
         }
-        let name = self.name()?;
-        if before.iter().any(|entry| entry.name == name) {
-            return Err(Fault::Duplicate);
-        }
+        let (given, name) = self.name()?;
         self.skip_blanks();
         let value = match self.rest.peek() {
             Some(&quote @ ('\'' | '"')) => self.quoted(quote)?,
             _ => self.unquoted()?,
         };
-        if value.is_empty() {
-            return Err(Fault::Empty);
-        }
-        Ok(Some(EnvFileEntry { name, value }))
+        Ok(Some(EnvFileEntry {
+            line,
+            given,
+            name,
+            value,
+        }))
     }
 
-    fn name(&mut self) -> Result<SecretName, Fault> {
+    fn name(&mut self) -> Result<(String, SecretName), EnvFileFault> {
         let mut name = String::new();
         loop {
             match self.next() {
                 Some('=') => break,
-                None | Some('\n') => return Err(Fault::NoEqualsSign),
+                None | Some('\n') => return Err(EnvFileFault::NoEqualsSign),
                 Some(other) => name.push(other),
             }
         }
         let name = name.strip_prefix("export ").unwrap_or(&name).trim();
         let is_plain = |scalar: char| scalar.is_ascii_alphanumeric() || matches!(scalar, '_' | '-' | '.');
         match SecretName::parse(name) {
-            Ok(parsed) if name.chars().all(is_plain) => Ok(parsed),
-            Ok(_) | Err(_) => Err(Fault::Name),
+            Ok(parsed) if name.chars().all(is_plain) => Ok((name.to_owned(), parsed)),
+            Ok(_) | Err(_) => Err(EnvFileFault::Name),
         }
     }
 
-    fn quoted(&mut self, quote: char) -> Result<Zeroizing<String>, Fault> {
+    fn quoted(&mut self, quote: char) -> Result<Zeroizing<String>, EnvFileFault> {
         self.next();
         let mut value = Zeroizing::new(String::new());
         loop {
-            match self.next().ok_or(Fault::Unclosed)? {
+            match self.next().ok_or(EnvFileFault::Unclosed)? {
                 end if end == quote => break,
                 '\\' if quote == '"' => value.push(self.escaped()?),
                 other => value.push(other),
@@ -129,37 +166,38 @@ impl Reader<'_> {
         match self.rest_of_line().trim() {
             "" => Ok(value),
             comment if comment.starts_with('#') => Ok(value),
-            _ => Err(Fault::AfterQuote),
+            _ => Err(EnvFileFault::AfterQuote),
         }
     }
 
-    fn escaped(&mut self) -> Result<char, Fault> {
-        match self.next().ok_or(Fault::Unclosed)? {
+    fn escaped(&mut self) -> Result<char, EnvFileFault> {
+        match self.next().ok_or(EnvFileFault::Unclosed)? {
             'n' => Ok('\n'),
             'r' => Ok('\r'),
             't' => Ok('\t'),
             escaped @ ('"' | '$' | '\\') => Ok(escaped),
-            _ => Err(Fault::Escape),
+            _ => Err(EnvFileFault::Escape),
         }
     }
 
-    fn unquoted(&mut self) -> Result<Zeroizing<String>, Fault> {
+    fn unquoted(&mut self) -> Result<Zeroizing<String>, EnvFileFault> {
         let line = self.rest_of_line();
         let value = line.trim();
         // A base64 value that was wrapped without quotes ends with a line such as `cmV0IHZhbHVl==`, which is no name and
         // value.
         if !value.is_empty() && value.bytes().all(|byte| byte == b'=') {
-            return Err(Fault::NoEqualsSign);
+            return Err(EnvFileFault::NoEqualsSign);
         }
         if value.starts_with('#') || value.contains(" #") || value.contains("\t#") {
-            return Err(Fault::Comment);
+            return Err(EnvFileFault::Comment);
         }
         Ok(Zeroizing::new(value.to_owned()))
     }
 
     fn next(&mut self) -> Option<char> {
         let next = self.rest.next();
-        self.line += usize::from(next == Some('\n'));
+        self.is_line_start = next == Some('\n');
+        self.line += usize::from(self.is_line_start);
         next
     }
 
@@ -168,7 +206,9 @@ impl Reader<'_> {
             .rest
             .next_if(|&scalar| matches!(scalar, ' ' | '\t' | '\r'))
             .is_some()
-        {}
+        {
+            self.is_line_start = false;
+        }
     }
 
     /// Reads and returns the rest of the line.
@@ -190,7 +230,7 @@ mod tests {
         let entries = parse(text).unwrap();
         let pairs = entries
             .into_iter()
-            .map(|EnvFileEntry { name, value }| (name.to_string(), value.to_string()));
+            .map(|entry| (entry.name.to_string(), entry.value.to_string()));
         pairs.collect()
     }
 
@@ -226,30 +266,54 @@ mod tests {
     #[test]
     fn an_ambiguous_line_is_refused_with_its_number_and_without_its_text() {
         for (text, line, fault) in [
-            ("A=1\nhunter2\n", 2, Fault::NoEqualsSign),
-            ("A=aHVu\ndGVyMg==", 2, Fault::NoEqualsSign),
+            ("A=1\nhunter2\n", 2, EnvFileFault::NoEqualsSign),
+            ("A=aHVu\ndGVyMg==", 2, EnvFileFault::NoEqualsSign),
             (
                 "A=-----BEGIN-----\nhunter2\n-----END-----",
                 2,
-                Fault::NoEqualsSign,
+                EnvFileFault::NoEqualsSign,
             ),
-            ("hunter2", 1, Fault::NoEqualsSign),
-            ("hunter2 hunter2=1", 1, Fault::Name),
-            ("hunter2+/=", 1, Fault::Name),
-            ("=hunter2", 1, Fault::Name),
-            ("A=", 1, Fault::Empty),
-            ("A=''", 1, Fault::Empty),
-            ("A=hunter2 # or not", 1, Fault::Comment),
-            ("A= # hunter2", 1, Fault::Comment),
-            ("a-b=hunter2\nA_B=hunter2", 2, Fault::Duplicate),
-            ("\n\nA='hunter2\n", 3, Fault::Unclosed),
-            ("A='hun'ter2", 1, Fault::AfterQuote),
-            ("A='hun\n'ter2\nB=1", 1, Fault::AfterQuote),
-            ("A=\"hunter\\2\"", 1, Fault::Escape),
+            ("hunter2", 1, EnvFileFault::NoEqualsSign),
+            ("hunter2 hunter2=1", 1, EnvFileFault::Name),
+            ("hunter2+/=", 1, EnvFileFault::Name),
+            ("=hunter2", 1, EnvFileFault::Name),
+            ("A=", 1, EnvFileFault::Empty),
+            ("A=''", 1, EnvFileFault::Empty),
+            ("A=hunter2 # or not", 1, EnvFileFault::Comment),
+            ("A= # hunter2", 1, EnvFileFault::Comment),
+            ("a-b=hunter2\nA_B=hunter2", 2, EnvFileFault::Duplicate),
+            ("\n\nA='hunter2\n", 3, EnvFileFault::Unclosed),
+            ("A='hun'ter2", 1, EnvFileFault::AfterQuote),
+            ("A='hun\n'ter2\nB=1", 1, EnvFileFault::AfterQuote),
+            ("A=\"hunter\\2\"", 1, EnvFileFault::Escape),
         ] {
             let error = parse(text).err().unwrap();
             assert_eq!(error, EnvFileError { line, fault }, "{text}");
             assert!(!error.to_string().contains("hun"), "{error}");
         }
+    }
+
+    #[test]
+    fn reading_goes_on_in_the_line_after_an_invalid_one() {
+        let text = "A=1\nhunter2\nB=\"x\\q\"\n\nC='1\n2' x\nD=\nE=1 # x\n-A=2\nF='never closed\n";
+        let found: Vec<_> = super::read(text)
+            .map(|entry| match entry {
+                Ok(entry) => (entry.line, Ok(entry.given)),
+                Err(error) => (error.line, Err(error.fault)),
+            })
+            .collect();
+        assert_eq!(
+            found,
+            [
+                (1, Ok("A".to_owned())),
+                (2, Err(EnvFileFault::NoEqualsSign)),
+                (3, Err(EnvFileFault::Escape)),
+                (5, Err(EnvFileFault::AfterQuote)),
+                (7, Ok("D".to_owned())),
+                (8, Err(EnvFileFault::Comment)),
+                (9, Ok("-A".to_owned())),
+                (10, Err(EnvFileFault::Unclosed)),
+            ]
+        );
     }
 }

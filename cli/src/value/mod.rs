@@ -2,6 +2,7 @@
 
 mod edits;
 pub(crate) mod env_file;
+pub(crate) mod import;
 mod prompt;
 mod source;
 

@@ -15,6 +15,7 @@ mod connection;
 mod contexts;
 mod documented;
 mod documents;
+mod imports;
 mod keys;
 mod secrets;
 mod servers;

@@ -1,14 +1,19 @@
 //! A running console, and a browser without JavaScript.
 
 use std::{
+    fs,
     io::{BufRead as _, BufReader},
+    os::unix::fs::PermissionsExt as _,
     path::Path,
     process::{Child, Command, Stdio},
 };
 
 use http::{HeaderMap, Method, Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Full};
-use hyper::body::Bytes;
+use hyper::{
+    Response,
+    body::{Bytes, Incoming},
+};
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
@@ -60,10 +65,32 @@ impl Console {
         )
     }
 
-    fn of(home: TempDir, dev: Dev, connection: &[&str]) -> Self {
+    /// Starts a vault with a root key of another one.
+    pub(crate) async fn start_with_root_key(key: Vec<u8>) -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let dir = home.path().join(".aerostack");
+        fs::create_dir(&dir).unwrap();
+        fs::set_permissions(&dir, fs::Permissions::from_mode(0o700)).unwrap();
+        let path = dir.join("root.key");
+        fs::write(&path, key).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        let dev = Dev::start(&dir).await;
+        Self::of(home, dev, &[])
+    }
+
+    /// Starts a console that uses the certificate of `who`, such as `injector`.
+    pub(crate) async fn start_as(who: &str) -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let dir = home.path().join(".aerostack");
+        let dev = Dev::start(&dir).await;
+        let [cert, key] = ["", "-key"].map(|part| dir.join(format!("pki/{who}{part}.pem")).display().to_string());
+        Self::of(home, dev, &["--cert", &cert, "--key", &key])
+    }
+
+    fn of(home: TempDir, dev: Dev, args: &[&str]) -> Self {
         let log = std::fs::File::create(home.path().join("console.log")).unwrap();
         let mut child = command(&dev.dir, "127.0.0.1:0")
-            .args(connection)
+            .args(args)
             .stdout(Stdio::piped())
             .stderr(log)
             .spawn()
@@ -202,6 +229,14 @@ impl Browser {
         self.get(answer.leads_to()).await
     }
 
+    /// Sends a form with a file. The fields are sent in their order.
+    pub(crate) async fn upload(&mut self, path: &str, fields: &[(&str, &[u8])]) -> Answer {
+        let response = self
+            .request(Method::POST, path, &[FORM_WITH_FILE], multipart(fields))
+            .await;
+        self.read(response).await
+    }
+
     pub(crate) async fn send(
         &mut self,
         method: Method,
@@ -209,6 +244,30 @@ impl Browser {
         headers: &[(&str, &str)],
         body: String,
     ) -> Answer {
+        let response = self.request(method, path, headers, body.into()).await;
+        self.read(response).await
+    }
+
+    async fn read(&mut self, response: Response<Incoming>) -> Answer {
+        let (head, body) = response.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        let text = String::from_utf8(body.to_vec()).unwrap();
+        self.seen.push_str(&format!("{:?}\n{text}\n", head.headers));
+        Answer {
+            status: head.status,
+            headers: head.headers,
+            text,
+        }
+    }
+
+    /// Sends a request, and returns the answer before its body is read.
+    pub(crate) async fn request(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Vec<u8>,
+    ) -> Response<Incoming> {
         let mut request = Request::builder()
             .method(method)
             .uri(format!("http://{}{path}", self.host));
@@ -219,16 +278,28 @@ impl Browser {
             request = request.header(header::COOKIE, cookie);
         }
         let request = request.body(Full::from(body)).unwrap();
-        let (head, body) = self.client.request(request).await.unwrap().into_parts();
-        let body = body.collect().await.unwrap().to_bytes();
-        let text = String::from_utf8(body.to_vec()).unwrap();
-        self.seen.push_str(&format!("{:?}\n{text}\n", head.headers));
-        Answer {
-            status: head.status,
-            headers: head.headers,
-            text,
-        }
+        self.client.request(request).await.unwrap()
     }
+}
+
+const FORM_WITH_FILE: (&str, &str) = ("content-type", "multipart/form-data; boundary=0123456789");
+
+/// Returns a form as browsers send it. The fields `file` are files.
+fn multipart(fields: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut form = Vec::new();
+    for (name, content) in fields {
+        let file = if *name == "file" {
+            "; filename=\"f\"\r\nContent-Type: application/octet-stream"
+        } else {
+            ""
+        };
+        let head = format!("--0123456789\r\nContent-Disposition: form-data; name=\"{name}\"{file}\r\n\r\n");
+        form.extend_from_slice(head.as_bytes());
+        form.extend_from_slice(content);
+        form.extend_from_slice(b"\r\n");
+    }
+    form.extend_from_slice(b"--0123456789--\r\n");
+    form
 }
 
 /// Returns the first text between `start` and `end`.

@@ -9,10 +9,13 @@
 mod support;
 
 mod activity;
+mod backups;
 mod browser;
 mod dev;
 mod event_stream;
 mod fake_metrics;
+mod imports;
+mod keys;
 mod map;
 mod safety;
 mod secrets;

@@ -1,5 +1,7 @@
 //! Arguments that several commands for secrets share.
 
+use std::collections::BTreeMap;
+
 use clap::Args;
 use prost_types::Timestamp;
 use proto::{SecretName, SecretNameError, vault::v1::secret_service_client::SecretServiceClient};
@@ -8,8 +10,47 @@ use tonic::transport::Channel;
 use crate::{
     connect::Remote,
     failure::{Failure, FailureKind},
-    secret_metadata::{time_at, time_in},
+    secret_metadata::{label, time_at, time_in},
 };
+
+/// Where the values may be sent to, and the labels.
+#[derive(Debug, Args)]
+pub(super) struct MetadataArgs {
+    /// An origin that the value may be sent to: `https://api.github.com`, `https://*.example.com`; may be repeated. Without
+    /// this flag, a secret that is replaced keeps its origins
+    #[arg(long, value_name = "ORIGIN", value_delimiter = ',')]
+    only_to: Vec<String>,
+    /// Let the value be sent to any origin, also when the secret was bound to origins before
+    #[arg(long, conflicts_with = "only_to")]
+    anywhere: bool,
+    /// A label, to sort secrets by; may be repeated. Without this flag, a secret that is replaced keeps its labels
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
+    labels: Vec<(String, String)>,
+    /// Remove all labels of the secret
+    #[arg(long, conflicts_with = "labels")]
+    no_labels: bool,
+}
+
+/// The metadata that the flags name. `None` keeps that of a secret that is replaced.
+pub(super) struct Metadata {
+    pub(super) origins: Option<Vec<String>>,
+    pub(super) labels: Option<BTreeMap<String, String>>,
+}
+
+impl MetadataArgs {
+    pub(super) fn metadata(self) -> Metadata {
+        let Self {
+            only_to,
+            anywhere,
+            labels,
+            no_labels,
+        } = self;
+        Metadata {
+            origins: (anywhere || !only_to.is_empty()).then_some(only_to),
+            labels: (no_labels || !labels.is_empty()).then(|| BTreeMap::from_iter(labels)),
+        }
+    }
+}
 
 #[derive(Debug, Args)]
 pub(super) struct ExpiryArgs {

@@ -1,7 +1,7 @@
 //! `aerostack workspace secret list`
 
 use clap::Args;
-use proto::vault::v1::ListSecretsRequest;
+use proto::vault::v1::{self as api, ListSecretsRequest};
 use serde::Serialize;
 
 use super::args::client;
@@ -31,17 +31,11 @@ struct SecretList {
 
 pub(super) async fn list(args: ListSecretsArgs, vault: &Remote) -> Result<Report, Failure> {
     let ListSecretsArgs { workspace, output } = args;
-    let secrets = list_all(async |page_token| {
-        let request = ListSecretsRequest {
-            workspace: workspace.clone(),
-            page_size: MAX_PAGE_SIZE,
-            page_token,
-        };
-        let answer = vault.answer(client(vault).list_secrets(request)).await?;
-        Ok((answer.secrets, answer.next_page_token))
-    })
-    .await?;
-    let secrets = secrets.into_iter().map(Secret::of).collect();
+    let secrets = secrets(vault, &workspace)
+        .await?
+        .into_iter()
+        .map(Secret::of)
+        .collect();
     Report::new(output, &SecretList { secrets }, |all| {
         let rows = all.secrets.iter().map(|secret| {
             [
@@ -67,6 +61,20 @@ pub(super) async fn list(args: ListSecretsArgs, vault: &Remote) -> Result<Report
             rows,
         )
     })
+}
+
+/// Returns the metadata of all secrets of a workspace.
+pub(super) async fn secrets(vault: &Remote, workspace: &str) -> Result<Vec<api::Secret>, Failure> {
+    list_all(async |page_token| {
+        let request = ListSecretsRequest {
+            workspace: workspace.to_owned(),
+            page_size: MAX_PAGE_SIZE,
+            page_token,
+        };
+        let answer = vault.answer(client(vault).list_secrets(request)).await?;
+        Ok((answer.secrets, answer.next_page_token))
+    })
+    .await
 }
 
 /// Returns the date of the last decrypt, with the server that the decrypt was for.

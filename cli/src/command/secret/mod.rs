@@ -2,6 +2,8 @@
 
 mod args;
 mod delete;
+mod import;
+mod import_report;
 mod list;
 mod put;
 mod set;
@@ -11,6 +13,7 @@ use clap::Subcommand;
 
 use self::{
     delete::DeleteSecretArgs,
+    import::ImportSecretsArgs,
     list::ListSecretsArgs,
     set::SetSecretArgs,
     versions::{ListVersionsArgs, RestoreVersionArgs},
@@ -28,6 +31,14 @@ pub enum SecretCommand {
     /// Without VALUE the command asks for the value and does not show it. A VALUE on the command line stays in the shell's
     /// history, and other users of this machine can see it while the command runs.
     Set(SetSecretArgs),
+    /// Set the secrets of a file: NAME=VALUE lines, a manifest of Kubernetes Secrets, or a JSON object
+    ///
+    /// The command first lists the secrets that it would create and replace, and the entries that it would leave out, and
+    /// asks. It shows no value. Without a terminal nothing is set unless --yes is given. The exit code is 1 when an entry
+    /// was left out or not set.
+    ///
+    /// Example: `aerostack workspace secret import my-workspace .env --only-to https://api.github.com`
+    Import(ImportSecretsArgs),
     /// List the secrets of a workspace: names and dates, never values
     List(ListSecretsArgs),
     /// List the kept versions of a secret, the newest first
@@ -42,6 +53,7 @@ impl SecretCommand {
     pub(super) async fn run(self, connection: &Connection) -> Result<Report, Failure> {
         match self {
             Self::Set(args) => args.run(&connection.vault()?).await,
+            Self::Import(args) => args.run(&connection.vault()?).await,
             Self::List(args) => list::list(args, &connection.vault()?).await,
             Self::Versions(args) => versions::versions(args, &connection.vault()?).await,
             Self::Restore(args) => versions::restore(args, &connection.vault()?).await,

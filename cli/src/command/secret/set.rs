@@ -1,9 +1,6 @@
 //! `aerostack workspace secret set`
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use proto::SecretName;
@@ -11,7 +8,7 @@ use serde::Serialize;
 use zeroize::Zeroizing;
 
 use super::{
-    args::{ExpiryArgs, secret_name},
+    args::{ExpiryArgs, Metadata, MetadataArgs, secret_name},
     put::{PutOptions, PutResult},
 };
 use crate::{
@@ -19,7 +16,6 @@ use crate::{
     failure::{Failure, FailureKind},
     model::Secret,
     output::{OutputArgs, Report},
-    secret_metadata::label,
     value::{Edits, ValueSource, env_file, read_text},
 };
 
@@ -51,19 +47,8 @@ pub struct SetSecretArgs {
     /// other flags apply to all of these secrets
     #[arg(long, value_name = "FILE", conflicts_with_all = ["name", "value", "from_file", "expected_version"])]
     from_env_file: Option<PathBuf>,
-    /// An origin that the value may be sent to: `https://api.github.com`, `https://*.example.com`; may be repeated. Without
-    /// this flag, a secret that is replaced keeps its origins
-    #[arg(long, value_name = "ORIGIN", value_delimiter = ',')]
-    only_to: Vec<String>,
-    /// Let the value be sent to any origin, also when the secret was bound to origins before
-    #[arg(long, conflicts_with = "only_to")]
-    anywhere: bool,
-    /// A label, to sort secrets by; may be repeated. Without this flag, a secret that is replaced keeps its labels
-    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
-    labels: Vec<(String, String)>,
-    /// Remove all labels of the secret
-    #[arg(long, conflicts_with = "labels")]
-    no_labels: bool,
+    #[command(flatten)]
+    metadata: MetadataArgs,
     #[command(flatten)]
     expiry: ExpiryArgs,
     /// Set only if VERSION is the current version; 0 means that the secret must not exist yet
@@ -88,18 +73,16 @@ impl SetSecretArgs {
             trim,
             compact,
             from_env_file,
-            only_to,
-            anywhere,
-            labels,
-            no_labels,
+            metadata,
             expiry,
             expected_version,
             output,
         } = self;
+        let Metadata { origins, labels } = metadata.metadata();
         let options = PutOptions {
             workspace,
-            origins: (anywhere || !only_to.is_empty()).then_some(only_to),
-            labels: (no_labels || !labels.is_empty()).then(|| BTreeMap::from_iter(labels)),
+            origins,
+            labels,
             expires_at: expiry.time(),
             expected_version,
             edits: Edits { trim, compact },
@@ -136,7 +119,13 @@ async fn set_all(
         return Err(Failure::new(FailureKind::Usage, message));
     }
     let mut secrets: Vec<PutResult> = Vec::with_capacity(entries.len());
-    for env_file::EnvFileEntry { name, value } in entries {
+    for env_file::EnvFileEntry {
+        line: _,
+        given: _,
+        name,
+        value,
+    } in entries
+    {
         let value = Zeroizing::new(value.as_bytes().to_vec());
         match options.put(vault, &name, value).await {
             Ok(result) => secrets.push(result),

@@ -22,6 +22,7 @@ function update(element, page) {
 
 // Loads the content of an element again and again while the page is visible.
 export function keepLive(element) {
+  const interval = Number(element.dataset.interval) || INTERVAL_MS;
   const refresh = async () => {
     if (document.visibilityState === "visible") {
       const answer = await load(element.dataset.live);
@@ -31,9 +32,9 @@ export function keepLive(element) {
         update(element, new DOMParser().parseFromString(await answer.text(), "text/html"));
       }
     }
-    setTimeout(refresh, INTERVAL_MS);
+    setTimeout(refresh, interval);
   };
-  setTimeout(refresh, INTERVAL_MS);
+  setTimeout(refresh, interval);
 }
 
 // Loads a page that reported a service as down until the service answers. Answers to forms are not loaded again.

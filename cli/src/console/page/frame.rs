@@ -52,6 +52,24 @@ pub(super) fn render(visit: &PageRequest, title: &str, section: Section, body: &
         title,
         section,
         retries: false,
+        refreshes: false,
+    };
+    page(frame(visit), &head, body).into_response()
+}
+
+/// Renders a page that changes by itself while `refreshes` is true.
+pub(super) fn render_live(
+    visit: &PageRequest,
+    title: &str,
+    section: Section,
+    refreshes: bool,
+    body: &Markup,
+) -> Response {
+    let head = Head {
+        title,
+        section,
+        retries: false,
+        refreshes,
     };
     page(frame(visit), &head, body).into_response()
 }
@@ -84,6 +102,7 @@ pub(super) fn failure_page(visit: &PageRequest, section: Section, failure: Failu
         title,
         section,
         retries,
+        refreshes: false,
     };
     let body = html! {
         h1 { (title) }

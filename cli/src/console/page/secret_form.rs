@@ -159,11 +159,18 @@ pub(super) fn form(
                 FormFor::Replacement { name: _, version } => input type="hidden" name="version" value=(version);
             }
             (value_field(entered, what, error))
-            (origins_field(entered, error))
-            (expiry_field(entered, error))
-            (labels_field(entered, error))
+            (metadata_fields(entered, error))
             (submit(Submit::Primary, button, &back))
         }
+    }
+}
+
+/// Returns the fields for the origins, the expiry and the labels.
+pub(super) fn metadata_fields(entered: &SecretFields, error: Option<&FormError>) -> Markup {
+    html! {
+        (origins_field(entered, error))
+        (expiry_field(entered, error))
+        (labels_field(entered, error))
     }
 }
 

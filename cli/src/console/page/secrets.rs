@@ -99,6 +99,10 @@ fn add_button(workspace: &str) -> Markup {
     html! { a.button.primary href={ "/w/" (workspace) "/secrets/new" } { (icon("plus")) "Add secret" } }
 }
 
+fn import_button(workspace: &str) -> Markup {
+    html! { a.button href={ "/w/" (workspace) "/secrets/import" } { "Paste many" } }
+}
+
 /// Says why a page offers no changes of secrets.
 pub(super) fn looking_only(access: &WorkspaceAccess) -> Markup {
     html! {
@@ -120,7 +124,8 @@ fn no_secrets(workspace: &str, access: &WorkspaceAccess) -> Markup {
         "Put an API key or a password here, and no person can read it back. The injector gives it to the servers that you "
         "choose, at the moment of a call."
     };
-    empty("secret", "Add the first secret", &text, &add_button(workspace))
+    let actions = html! { div.actions { (add_button(workspace)) (import_button(workspace)) } };
+    empty("secret", "Add the first secret", &text, &actions)
 }
 
 fn toolbar(workspace: &str, access: &WorkspaceAccess, filter: &str) -> Markup {
@@ -134,7 +139,7 @@ fn toolbar(workspace: &str, access: &WorkspaceAccess, filter: &str) -> Markup {
                 noscript { button.button type="submit" { "Filter" } }
             }
             @if let WorkspaceAccess::Admin(workspace) = access { (plan::usage(workspace.plan(), workspace.secret_count)) }
-            @if access.may_edit() { (add_button(workspace)) }
+            @if access.may_edit() { div.actions { (import_button(workspace)) (add_button(workspace)) } }
         }
     }
 }

@@ -11,15 +11,19 @@ use crate::console::sign_in::Session;
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Section {
     Workspaces,
+    Keys,
+    Backup,
     Status,
 }
 
 impl Section {
-    const ALL: [Self; 2] = [Self::Workspaces, Self::Status];
+    const ALL: [Self; 4] = [Self::Workspaces, Self::Keys, Self::Backup, Self::Status];
 
     fn label(self) -> &'static str {
         match self {
             Self::Workspaces => "Workspaces",
+            Self::Keys => "Keys",
+            Self::Backup => "Backup",
             Self::Status => "Status",
         }
     }
@@ -27,6 +31,8 @@ impl Section {
     fn path(self) -> &'static str {
         match self {
             Self::Workspaces => "/",
+            Self::Keys => "/keys",
+            Self::Backup => "/backup",
             Self::Status => "/status",
         }
     }
@@ -38,6 +44,8 @@ pub(crate) struct Head<'a> {
     pub(crate) section: Section,
     /// True for a page that says that a service is down, and that loads itself again until the service answers.
     pub(crate) retries: bool,
+    /// True for a page that changes by itself. A script keeps a part of it current; without scripts the page loads itself again.
+    pub(crate) refreshes: bool,
 }
 
 /// The session that a page is for.
@@ -54,13 +62,18 @@ pub(crate) fn page(frame: Frame<'_>, head: &Head<'_>, body: &Markup) -> Markup {
         title,
         section,
         retries,
+        refreshes,
     } = head;
     let Frame { session, vault } = frame;
     let content = html! {
         (notices(&session.take_notices()))
         (body)
     };
-    document(title, *retries, &top_bar(*section, vault, session), &content)
+    let reload = Reload {
+        with_scripts: *retries,
+        without_scripts: *retries || *refreshes,
+    };
+    document(title, reload, &top_bar(*section, vault, session), &content)
 }
 
 fn top_bar(active: Section, vault: &str, session: &Session) -> Markup {
@@ -108,10 +121,17 @@ pub(crate) fn message_page(status: StatusCode, title: &str, text: &str) -> Respo
             p { (prose(text)) }
         }
     };
-    (status, document(title, false, &html! {}, &body)).into_response()
+    (status, document(title, Reload::default(), &html! {}, &body)).into_response()
 }
 
-fn document(title: &str, retries: bool, bar: &Markup, content: &Markup) -> Markup {
+/// Whether a page loads itself again, in a browser with scripts and in one without.
+#[derive(Clone, Copy, Default)]
+struct Reload {
+    with_scripts: bool,
+    without_scripts: bool,
+}
+
+fn document(title: &str, reload: Reload, bar: &Markup, content: &Markup) -> Markup {
     html! {
         (DOCTYPE)
         html lang="en" {
@@ -123,9 +143,9 @@ fn document(title: &str, retries: bool, bar: &Markup, content: &Markup) -> Marku
                 link rel="icon" href="/assets/icon.svg" type="image/svg+xml";
                 link rel="stylesheet" href="/assets/console.css";
                 script type="module" src="/assets/console.js" {}
-                @if retries { noscript { meta http-equiv="refresh" content="5"; } }
+                @if reload.without_scripts { noscript { meta http-equiv="refresh" content="5"; } }
             }
-            body data-retries[retries] {
+            body data-retries[reload.with_scripts] {
                 a.skip href="#main" { "Skip to the content" }
                 header.top {
                     a.brand href="/" { img src="/assets/icon.svg" alt="" width="24" height="24"; "Aerostack" }

@@ -1,0 +1,154 @@
+//! `aerostack workspace secret import`
+
+use std::{
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+};
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::{
+    args::{ExpiryArgs, Metadata, MetadataArgs},
+    import_report::{Preview, Results},
+    list,
+};
+use crate::{
+    command::confirm::confirm,
+    connect::Remote,
+    failure::{Failure, FailureKind},
+    output::{OutputArgs, Report},
+    secret_import::{ImportOptions, ImportPlan, PlannedPut, put_all},
+    value::{Edits, import, read_text},
+};
+
+#[derive(Debug, Args)]
+pub struct ImportSecretsArgs {
+    /// The workspace
+    workspace: String,
+    /// The file; `-` is standard input
+    file: PathBuf,
+    /// The format of the file, instead of the one that its content shows
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    format: Option<import::Format>,
+    /// Only list what would be set, and set nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Set the secrets without asking
+    #[arg(long, short)]
+    yes: bool,
+    /// Remove white space at both ends of each value, line breaks included, and a byte order mark
+    #[arg(long)]
+    trim: bool,
+    #[command(flatten)]
+    metadata: MetadataArgs,
+    #[command(flatten)]
+    expiry: ExpiryArgs,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+impl ImportSecretsArgs {
+    pub(super) async fn run(self, vault: &Remote) -> Result<Report, Failure> {
+        let Self {
+            workspace,
+            file,
+            format,
+            dry_run,
+            yes,
+            trim,
+            metadata,
+            expiry,
+            output,
+        } = self;
+        let edits = Edits { trim, compact: false };
+        let Metadata { origins, labels } = metadata.metadata();
+        let options = ImportOptions {
+            origins,
+            labels,
+            expires_at: expiry.time(),
+        };
+        let plan = plan(vault, &workspace, &file, format, edits).await?;
+        let preview = Preview::of(&plan, &workspace, options.expires_at.is_none());
+        if dry_run {
+            return preview.report(output);
+        }
+        if plan.puts.is_empty() {
+            let message = format!("{}: none of its entries can be set", file.display());
+            print(&preview.text());
+            return Err(Failure::new(FailureKind::Usage, message).hint("the list above says why"));
+        }
+        if !yes {
+            print(&preview.text());
+            if !confirm(&format!("setting secrets of {workspace}"), &preview.question())? {
+                return Err(Failure::new(FailureKind::Negative, "nothing was set"));
+            }
+        }
+        let ImportPlan { puts, left_out, .. } = plan;
+        let imported = put_with_progress(vault, &workspace, &options, puts).await;
+        Results::of(workspace, imported, left_out).report(output)
+    }
+}
+
+async fn plan(
+    vault: &Remote,
+    workspace: &str,
+    path: &Path,
+    format: Option<import::Format>,
+    edits: Edits,
+) -> Result<ImportPlan, Failure> {
+    let text = read_text(path)?;
+    let refused =
+        |message: String| Failure::new(FailureKind::Usage, format_args!("{}: {message}", path.display()));
+    let file = import::parse(&text, format).map_err(|error| match error {
+        import::FormatError::AmbiguousLines | import::FormatError::AmbiguousObject => {
+            refused(error.to_string()).hint("--format dotenv, --format kubernetes or --format json")
+        }
+        _ => refused(error.to_string()),
+    })?;
+    if let Some(message) = unreadable(&file.faults) {
+        return Err(refused(message).hint("nothing was set: correct the file, and repeat the command"));
+    }
+    let present = list::secrets(vault, workspace).await?;
+    Ok(ImportPlan::of(file, present, edits))
+}
+
+/// Returns the message about the lines that cannot be read.
+fn unreadable(faults: &[import::FileFault]) -> Option<String> {
+    /// Number of lines that the message describes.
+    const DESCRIBED: usize = 10;
+    let described: Vec<_> = faults
+        .iter()
+        .take(DESCRIBED)
+        .map(|import::FileFault { line, message }| format!("line {line}: {message}"))
+        .collect();
+    match faults.len() {
+        0 => None,
+        1..=DESCRIBED => Some(described.join("; ")),
+        more => Some(format!(
+            "{}; and {} lines more",
+            described.join("; "),
+            more - DESCRIBED
+        )),
+    }
+}
+
+async fn put_with_progress(
+    vault: &Remote,
+    workspace: &str,
+    options: &ImportOptions,
+    puts: Vec<PlannedPut>,
+) -> Vec<crate::secret_import::Imported> {
+    let style = ProgressStyle::with_template("{bar:40} {pos} of {len}");
+    // The bar is on standard error, and only when that is a terminal.
+    let bar = ProgressBar::new(puts.len() as u64)
+        .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    let imported = put_all(vault, workspace, options, puts, &mut || bar.inc(1)).await;
+    bar.finish_and_clear();
+    imported
+}
+
+/// A closed standard error is ignored.
+fn print(text: &str) {
+    drop(io::stderr().write_all(text.as_bytes()));
+}

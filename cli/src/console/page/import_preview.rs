@@ -1,0 +1,262 @@
+//! The plan of an import, which contains names and no values, and its confirmation.
+
+use std::sync::Arc;
+
+use axum::response::Response;
+use maud::{Markup, html};
+
+use super::{
+    frame::{failure_page, render_form, see_other},
+    paths::InWorkspace,
+    secret_form::{SecretFields, metadata_fields},
+    secret_put::secret_breadcrumb,
+};
+use crate::{
+    console::{
+        app::SharedApp,
+        guard::{Change, PageRequest},
+        session_memory::{ImportResults, WaitingImport},
+        sign_in::Session,
+        view::{
+            FormError, Notice, Section, Submit, cell, count, error_summary, hidden, prose, sentence, submit,
+        },
+    },
+    failure::{Failure, FailureKind},
+    secret_import::{ImportOptions, ImportPlan, LeftOut, PlannedPut, put_all},
+};
+
+pub(in crate::console) async fn show(InWorkspace(workspace): InWorkspace, visit: PageRequest) -> Response {
+    page(&visit, workspace.as_str(), &SecretFields::new(), None)
+}
+
+/// Puts the secrets of the plan. The puts go on when the browser goes away, so that none is cut off in the middle, and the
+/// results wait for the page that shows them.
+pub(in crate::console) async fn confirm(
+    InWorkspace(workspace): InWorkspace,
+    Change { visit, fields }: Change,
+) -> Response {
+    let workspace = workspace.as_str();
+    let entered = SecretFields::of(&fields);
+    let options = match options(&entered) {
+        Ok(options) => options,
+        Err(error) => return page(&visit, workspace, &entered, Some(&error)),
+    };
+    let Some(plan) = visit.session.memory.confirm(workspace, fields.number("import")) else {
+        return forgotten(&visit, workspace);
+    };
+    let puts = put(
+        visit.app.clone(),
+        visit.session.clone(),
+        workspace.to_owned(),
+        options,
+        plan,
+    );
+    match tokio::spawn(puts).await {
+        Ok(()) => see_other(&format!("/w/{workspace}/secrets/import/results")),
+        // The task panicked, or the console is stopping.
+        Err(_) => {
+            let failure = Failure::new(FailureKind::Internal, "the import was broken off");
+            failure_page(&visit, Section::Workspaces, failure)
+        }
+    }
+}
+
+/// Forgets the values without putting them.
+pub(in crate::console) async fn discard(
+    InWorkspace(workspace): InWorkspace,
+    Change { visit, fields: _ }: Change,
+) -> Response {
+    visit.session.memory.forget_values();
+    visit
+        .session
+        .notify(Notice::done("The text was forgotten. Nothing was stored."));
+    see_other(&format!("/w/{workspace}/secrets"))
+}
+
+async fn put(
+    app: SharedApp,
+    session: Arc<Session>,
+    workspace: String,
+    options: ImportOptions,
+    plan: ImportPlan,
+) {
+    let ImportPlan { puts, left_out, .. } = plan;
+    let secrets = put_all(&app.services.vault, &workspace, &options, puts, &mut || ()).await;
+    session.memory.keep_results(ImportResults {
+        workspace,
+        secrets,
+        left_out,
+    });
+}
+
+/// Empty fields keep the origins and labels of the secrets that are replaced.
+fn options(entered: &SecretFields) -> Result<ImportOptions, FormError> {
+    let (origins, labels) = (entered.origins(), entered.labels()?);
+    Ok(ImportOptions {
+        origins: Some(origins).filter(|origins| !origins.is_empty()),
+        labels: Some(labels).filter(|labels| !labels.is_empty()),
+        expires_at: entered.expires_at()?,
+    })
+}
+
+fn page(visit: &PageRequest, workspace: &str, entered: &SecretFields, error: Option<&FormError>) -> Response {
+    let csrf = visit.session.csrf.reveal();
+    let shown = visit
+        .session
+        .memory
+        .waiting(workspace, |import| preview(import, entered, csrf, error));
+    match shown {
+        Some(body) => render_form(visit, "Preview", Section::Workspaces, error, &body),
+        None => forgotten(visit, workspace),
+    }
+}
+
+/// Answers when the values are no longer there.
+fn forgotten(visit: &PageRequest, workspace: &str) -> Response {
+    let text = "the console keeps a pasted text for two minutes, and only until it is stored or replaced by another one";
+    let failure = Failure::new(FailureKind::NotFound, text);
+    let error = FormError::from(failure).link(format!("/w/{workspace}/secrets/import"), "Paste it again");
+    let body = html! {
+        (secret_breadcrumb(workspace, None))
+        h1 { "The text is no longer there" }
+        (error_summary(Some(&error)))
+        p.quiet { "The list of secrets shows what is stored." }
+    };
+    render_form(visit, "Preview", Section::Workspaces, Some(&error), &body)
+}
+
+fn preview(
+    WaitingImport {
+        number,
+        workspace,
+        plan,
+    }: &WaitingImport,
+    entered: &SecretFields,
+    csrf: &str,
+    error: Option<&FormError>,
+) -> Markup {
+    html! {
+        (secret_breadcrumb(workspace, None))
+        div.heading {
+            div {
+                h1 { "Preview" }
+                p.quiet { (summary(plan)) }
+            }
+        }
+        (error_summary(error))
+        @for note in &plan.notes { div.notice.warn { p { (prose(note)) } } }
+        @if !plan.left_out.is_empty() { (left_out(&plan.left_out)) }
+        @if plan.puts.is_empty() {
+            p { "No entry of the text can be stored. " a href={ "/w/" (workspace) "/secrets/import" } { "Paste another text" } }
+        } @else {
+            (puts(&plan.puts))
+            (confirmation(*number, workspace, plan.puts.len(), entered, csrf, error))
+        }
+    }
+}
+
+fn summary(plan: &ImportPlan) -> String {
+    let new = plan.new_count();
+    format!(
+        "Read as {}: {} to create, {} to replace, {} left out. The console keeps the values for two minutes.",
+        plan.format,
+        new,
+        plan.puts.len() - new,
+        plan.left_out.len(),
+    )
+}
+
+/// Lists the entries that are not put, with the reason for each.
+pub(super) fn left_out(entries: &[LeftOut]) -> Markup {
+    html! {
+        h2 { "Left out" }
+        table {
+            thead { tr { th { "Where" } th { "Name in the text" } th { "Why" } } }
+            tbody {
+                @for LeftOut { line, given, problem } in entries {
+                    tr {
+                        th scope="row" { "Line " (line) }
+                        (cell("Name", &html! {
+                            @match given {
+                                Some(given) => span.mono { (given) },
+                                None => span.quiet { "not shown" },
+                            }
+                        }))
+                        (cell("Why", &html! { span.left-out { (prose(&sentence(problem))) } }))
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn puts(puts: &[PlannedPut]) -> Markup {
+    html! {
+        h2 { "To store" }
+        table {
+            thead { tr { th { "Secret" } th { "Effect" } th.number { "Line" } th { "Remarks" } } }
+            tbody { @for put in puts { (row(put)) } }
+        }
+    }
+}
+
+fn row(put: &PlannedPut) -> Markup {
+    let PlannedPut {
+        line,
+        given,
+        name,
+        present,
+        fits_nowhere,
+        fits_no_header,
+        ..
+    } = put;
+    html! {
+        tr {
+            th scope="row" {
+                span.mono { (name) }
+                @if given != name.as_str() { small { "written " code { (given) } } }
+            }
+            (cell("Effect", &html! {
+                @match present {
+                    Some(present) => span.badge.warn { "replaces version " (present.version) },
+                    None => span.badge.good { "new" },
+                }
+            }))
+            td.number data-head="Line" { (line) }
+            (cell("Remarks", &html! {
+                @match (fits_nowhere, fits_no_header) {
+                    (Some(fault), _) => span.left-out { "Fits no place: the value " (fault) "." },
+                    (None, Some(fault)) => span { "Fits no header: the value " (fault) "." },
+                    (None, None) => {}
+                }
+                @if present.as_ref().is_some_and(|present| present.expires_at.is_some()) {
+                    small { "Its expiry is replaced by the one below." }
+                }
+            }))
+        }
+    }
+}
+
+fn confirmation(
+    number: u64,
+    workspace: &str,
+    puts: usize,
+    entered: &SecretFields,
+    csrf: &str,
+    error: Option<&FormError>,
+) -> Markup {
+    html! {
+        h2 { "For all of these secrets" }
+        p.quiet { "A secret that is replaced keeps its origins and labels where these fields are empty." }
+        form.stack method="post" action={ "/w/" (workspace) "/secrets/import/preview" } {
+            (hidden(csrf))
+            input type="hidden" name="import" value=(number);
+            (metadata_fields(entered, error))
+            (submit(Submit::Primary, &format!("Store {}", count(puts, "secret")), &format!("/w/{workspace}/secrets/import")))
+        }
+        form method="post" action={ "/w/" (workspace) "/secrets/import/discard" } {
+            (hidden(csrf))
+            button.link type="submit" { "Forget the text now" }
+        }
+    }
+}
