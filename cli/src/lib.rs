@@ -55,7 +55,7 @@ pub struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
-#[expect(
+#[allow(
     clippy::large_enum_variant,
     reason = "one value exists in each run of the program"
 )]

@@ -183,7 +183,7 @@ impl SignIns {
         let is_own = |kept: &Arc<Session>| kept.user() == Some(user);
         let own = state.sessions.iter().filter(|kept| is_own(kept)).count();
         if own > MAX_SESSIONS_OF_USER
-            && let Some(oldest) = state.sessions.iter().position(|kept| is_own(kept))
+            && let Some(oldest) = state.sessions.iter().position(is_own)
         {
             state.sessions.remove(oldest).end();
         }

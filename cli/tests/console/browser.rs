@@ -198,6 +198,8 @@ impl Browser {
         self.cookie = Some(cookie.split_once(';').unwrap().0.to_owned());
         let form = self.get("/workspaces/new").await.text;
         self.csrf = between(&form, "name=\"csrf\" value=\"", "\"").to_owned();
+    }
+
     /// Sends further requests to another server.
     pub(crate) fn set_host(&mut self, host: &str) {
         host.clone_into(&mut self.host);

@@ -21,8 +21,8 @@ use crate::{
 struct DevWithConsole {
     child: Child,
     link: String,
-    /// The lines before and after the link.
-    around: [String; 2],
+    /// The line after the link.
+    note: String,
 }
 
 impl DevWithConsole {
@@ -35,20 +35,19 @@ impl DevWithConsole {
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let mut next = || lines.next().expect("it printed no link").unwrap();
-        let mut before = String::new();
-        let link = loop {
-            let line = next();
-            if line.contains("/sign-in?token=") {
-                break line.trim().to_owned();
-            }
-            before = line;
-        };
-        Self {
+        // Killed when the test fails below.
+        let mut dev = Self {
             child,
-            link,
-            around: [before, next()],
+            link: String::new(),
+            note: String::new(),
+        };
+        let mut next = || lines.next().expect("it ended").unwrap();
+        while !dev.link.contains("/sign-in?token=") {
+            dev.link = next().trim().to_owned();
+            assert_ne!(dev.link, "Listening:", "it printed no link");
         }
+        dev.note = next();
+        dev
     }
 
     fn host(&self) -> String {
@@ -98,7 +97,7 @@ async fn a_console_whose_port_is_taken_has_another_one() {
     let taken = occupied.local_addr().unwrap().to_string();
     let dev = DevWithConsole::start(&home.path().join("dev"), &taken);
     assert_ne!(dev.host(), taken);
-    assert!(dev.around[1].contains("has port"), "{:?}", dev.around);
+    assert!(dev.note.contains("has port"), "{}", dev.note);
     let mut browser = Browser::signed_in(&dev.link).await;
     assert_eq!(browser.get("/").await.status, StatusCode::OK);
 }

@@ -19,8 +19,19 @@ export async function scenario(steps, flags = []) {
   const browser = await chromium.launch({ executablePath: process.env.PEERS_CHROMIUM, args: [...FLAGS, ...flags] });
   try {
     await steps(browser);
+  } catch (error) {
+    await describe(browser);
+    throw error;
   } finally {
     await browser.close();
+  }
+}
+
+// Prints what each page shows when a scenario fails. The texts of fields are no part of it.
+async function describe(browser) {
+  for (const page of browser.contexts().flatMap((context) => context.pages())) {
+    const text = await page.locator("body").innerText({ timeout: 1_000 }).catch(String);
+    console.error(`--- ${page.url()}\n${text.slice(0, 2_000)}`);
   }
 }
 

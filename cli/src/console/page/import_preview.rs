@@ -14,6 +14,7 @@ use super::{
 use crate::{
     console::{
         app::SharedApp,
+        fields::Fields,
         guard::{Change, PageRequest},
         session_memory::{ImportResults, WaitingImport},
         sign_in::Session,
@@ -26,7 +27,7 @@ use crate::{
 };
 
 pub(in crate::console) async fn show(InWorkspace(workspace): InWorkspace, visit: PageRequest) -> Response {
-    page(&visit, workspace.as_str(), &SecretFields::new(), None)
+    page(&visit, workspace.as_str(), &SecretFields::of(&Fields::default()), None)
 }
 
 /// Puts the secrets of the plan. The puts go on when the browser goes away, so that none is cut off in the middle, and the
