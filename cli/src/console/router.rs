@@ -10,9 +10,9 @@ use super::{
     assets,
     guard::guard,
     page::{
-        activity, backup, backup_download, backup_restore, import, import_preview, import_results, key_progress,
-        key_rotation, keys, map, messages, secret, secret_delete, secret_put, secrets, servers, sign_in, status,
-        workspace_settings, workspaces,
+        activity, backup, backup_download, backup_restore, import, import_preview, import_results,
+        key_progress, key_rotation, keys, map, messages, secret, secret_delete, secret_put, secrets, servers,
+        sign_in, status, workspace_settings, workspaces,
     },
 };
 

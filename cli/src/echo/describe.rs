@@ -147,17 +147,33 @@ mod tests {
     #[test]
     fn no_value_is_shown_in_clear() {
         let of = |value: &str| fingerprint(value.as_bytes());
-        let shown = described("application/json", r#"{"a/b": {"c": ["in clear", 7, "x"]}, "d": null}"#);
+        let shown = described(
+            "application/json",
+            r#"{"a/b": {"c": ["in clear", 7, "x"]}, "d": null}"#,
+        );
         assert_eq!(shown["?key"], format!("{}, {}", of("in clear"), of("x")));
-        assert_eq!(shown["cookie"], format!("session={}; {}", of("in clear"), of("theme")));
+        assert_eq!(
+            shown["cookie"],
+            format!("session={}; {}", of("in clear"), of("theme"))
+        );
         assert_eq!(shown["x-api-key"], of("in clear"));
         assert_eq!(shown["content-type"], "application/json");
-        assert_eq!((shown[":path"].as_str(), shown[":authority"].as_str()), ("/a/b", "upstream"));
+        assert_eq!(
+            (shown[":path"].as_str(), shown[":authority"].as_str()),
+            ("/a/b", "upstream")
+        );
         assert_eq!(shown["/a~1b/c/0"], of("in clear"));
         assert_eq!((shown["/a~1b/c/1"].as_str(), shown["/d"].as_str()), ("7", "null"));
 
-        let form = described("application/x-www-form-urlencoded; charset=utf-8", "token=in+clear");
+        let form = described(
+            "application/x-www-form-urlencoded; charset=utf-8",
+            "token=in+clear",
+        );
         assert_eq!(form["form token"], of("in clear"));
-        assert!(described("text/plain", "in clear").keys().all(|place| !place.starts_with("form")));
+        assert!(
+            described("text/plain", "in clear")
+                .keys()
+                .all(|place| !place.starts_with("form"))
+        );
     }
 }

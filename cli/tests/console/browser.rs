@@ -83,7 +83,8 @@ impl Console {
         let home = tempfile::tempdir().unwrap();
         let dir = home.path().join(".aerostack");
         let dev = Dev::start(&dir).await;
-        let [cert, key] = ["", "-key"].map(|part| dir.join(format!("pki/{who}{part}.pem")).display().to_string());
+        let [cert, key] =
+            ["", "-key"].map(|part| dir.join(format!("pki/{who}{part}.pem")).display().to_string());
         Self::of(home, dev, &["--cert", &cert, "--key", &key])
     }
 

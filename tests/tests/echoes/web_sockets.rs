@@ -32,9 +32,13 @@ use super::{ALL, BROKEN_OFF, MASK, SECRET, Setting, assert_counted, dev};
 async fn open(pair: &Pair) -> (WebSocketStream<TcpStream>, Response) {
     let address = pair.injector.data_plane;
     let stream = TcpStream::connect(address).await.unwrap();
-    let mut request = format!("ws://{address}/dev/api/chat").into_client_request().unwrap();
+    let mut request = format!("ws://{address}/dev/api/chat")
+        .into_client_request()
+        .unwrap();
     let compression = HeaderValue::from_static("permessage-deflate");
-    request.headers_mut().insert("sec-websocket-extensions", compression);
+    request
+        .headers_mut()
+        .insert("sec-websocket-extensions", compression);
     client_async(request, stream).await.unwrap()
 }
 

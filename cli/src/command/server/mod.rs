@@ -369,7 +369,9 @@ async fn catalog(args: ListCatalogArgs, injector: &Remote) -> Result<Report, Fai
         table(["NAME", "URL", "SECRETS GO TO", "DESCRIPTION"], rows)
     })?;
     Ok(if is_empty {
-        report.note("This injector has no catalog: it was started without --catalog, or the file has no entries")
+        report.note(
+            "This injector has no catalog: it was started without --catalog, or the file has no entries",
+        )
     } else {
         report
     })

@@ -23,7 +23,13 @@ pub(super) enum Tab {
 }
 
 impl Tab {
-    const ALL: [Self; 5] = [Self::Secrets, Self::Servers, Self::Map, Self::Activity, Self::Settings];
+    const ALL: [Self; 5] = [
+        Self::Secrets,
+        Self::Servers,
+        Self::Map,
+        Self::Activity,
+        Self::Settings,
+    ];
 
     fn label(self) -> &'static str {
         match self {

@@ -27,7 +27,12 @@ use crate::{
 };
 
 pub(in crate::console) async fn show(InWorkspace(workspace): InWorkspace, visit: PageRequest) -> Response {
-    page(&visit, workspace.as_str(), &SecretFields::of(&Fields::default()), None)
+    page(
+        &visit,
+        workspace.as_str(),
+        &SecretFields::of(&Fields::default()),
+        None,
+    )
 }
 
 /// Puts the secrets of the plan. The puts go on when the browser goes away, so that none is cut off in the middle, and the
