@@ -63,7 +63,12 @@ export class Watch {
       this.requests.push(request);
       if (new URL(request.url()).origin !== origin) this.foreign.push(request.url());
     });
-    context.on("response", (answer) => this.#answers.push(textOf(answer)));
+    context.on("response", (answer) => {
+      const text = textOf(answer);
+      // The last answers may end with their page. Whoever asks for the answers gets the error all the same.
+      text.catch(() => {});
+      this.#answers.push(text);
+    });
     // The status of an answer is no error of a page: forms with a mistake are answered with 422.
     context.on("console", (message) => {
       const isStatus = message.text().startsWith("Failed to load resource");
