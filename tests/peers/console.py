@@ -14,7 +14,7 @@ from urllib.parse import urlencode, urlsplit
 from pair import BINARY, STOP_SECONDS, Pair
 
 SCENARIOS = Path(__file__).parent / "console"
-SCENARIO_SECONDS = 90
+SCENARIO_SECONDS = 240
 
 
 class Console:

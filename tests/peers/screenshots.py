@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import subprocess
 import tempfile
+import time
 import urllib.request
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from pair import BINARY, REPOSITORY, Pair
 
 IMAGES = REPOSITORY / "docs" / "images"
 MAX_BYTES = 150_000
+CALLING_SECONDS = 60
 LEDGER = "http://localhost:8080"
 
 # Name, origins, and other flags of `secret set`. No value is real.
@@ -48,8 +50,14 @@ def furnish(pair: Pair) -> None:
             aerostack(pair, "workspace", "secret", "set", "payments", name, "-", *only_to, *flags.split(), stdin=value)
     for server in SERVERS:
         aerostack(pair, "workspace", "server", "add", "payments", *server.split())
-    for _ in range(5):
-        urllib.request.urlopen(f"http://{pair.data_plane}/payments/ledger/accounts").read()
+
+
+def make_calls(pair: Pair) -> None:
+    """Makes calls for a while, so that the activity that the console has seen is a curve."""
+    for second in range(CALLING_SECONDS):
+        for _ in range(5 + 20 * (second // 7 % 3)):
+            urllib.request.urlopen(f"http://{pair.data_plane}/payments/ledger/accounts").read()
+        time.sleep(1)
 
 
 def main() -> None:
@@ -59,6 +67,7 @@ def main() -> None:
         try:
             furnish(pair)
             console = Console(pair)
+            make_calls(pair)
             IMAGES.mkdir(exist_ok=True)
             run("screenshots", console, folder=str(IMAGES))
             console.stop()

@@ -4,6 +4,9 @@ import { config, newWindow, origin, scenario } from "./browser.mjs";
 // Names of pictures, and what they show. A page that is added needs one line.
 const PICTURES = {
   secrets: "/w/payments/secrets",
+  servers: "/w/payments/servers",
+  map: "/w/payments/map",
+  activity: "/w/payments/activity",
   status: "/status",
 };
 const SIZE = { width: 1200, height: 750 };
