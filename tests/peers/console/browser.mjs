@@ -88,7 +88,7 @@ async function textOf(answer) {
   const isRedirect = answer.status() >= 300 && answer.status() < 400;
   const body = isRedirect ? "" : await answer.text().catch(() => undefined);
   const head = JSON.stringify(await answer.allHeaders());
-  return { url: answer.url(), isRead: body !== undefined, text: `${head}\n${body ?? ""}` };
+  return { url: answer.url(), request: answer.request(), isRead: body !== undefined, text: `${head}\n${body ?? ""}` };
 }
 
 // Asserts that the page shows a text to a person.

@@ -45,7 +45,6 @@ export const VIEWER_PAGES = [
   "/w/shop/servers",
   "/w/shop/servers/github",
   "/w/shop/servers/github/call",
-  "/w/shop/map",
   "/w/shop/activity",
   "/status",
 ];
