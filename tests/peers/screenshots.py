@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import subprocess
 import tempfile
-import time
+import threading
 import urllib.request
 from pathlib import Path
 
@@ -15,7 +15,6 @@ from pair import BINARY, REPOSITORY, Pair
 
 IMAGES = REPOSITORY / "docs" / "images"
 MAX_BYTES = 150_000
-CALLING_SECONDS = 60
 LEDGER = "http://localhost:8080"
 
 # Name, origins, and other flags of `secret set`. No value is real.
@@ -52,12 +51,13 @@ def furnish(pair: Pair) -> None:
         aerostack(pair, "workspace", "server", "add", "payments", *server.split())
 
 
-def make_calls(pair: Pair) -> None:
-    """Makes calls for a while, so that the activity that the console has seen is a curve."""
-    for second in range(CALLING_SECONDS):
+def make_calls(pair: Pair, ended: threading.Event) -> None:
+    """Makes calls, sometimes more and sometimes fewer, so that the activity is a curve."""
+    second = 0
+    while not ended.wait(1):
+        second += 1
         for _ in range(5 + 20 * (second // 7 % 3)):
             urllib.request.urlopen(f"http://{pair.data_plane}/payments/ledger/accounts").read()
-        time.sleep(1)
 
 
 def main() -> None:
@@ -67,9 +67,15 @@ def main() -> None:
         try:
             furnish(pair)
             console = Console(pair)
-            make_calls(pair)
             IMAGES.mkdir(exist_ok=True)
-            run("screenshots", console, folder=str(IMAGES))
+            ended = threading.Event()
+            caller = threading.Thread(target=make_calls, args=(pair, ended))
+            caller.start()
+            try:
+                run("screenshots", console, folder=str(IMAGES))
+            finally:
+                ended.set()
+                caller.join()
             console.stop()
         finally:
             upstream.kill()

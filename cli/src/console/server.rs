@@ -324,3 +324,37 @@ impl Body for RunningBody {
         self.body.size_hint()
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neither_a_user_nor_anybody_else_takes_all_connections_of_the_users() {
+        let principal = |name: &str| Principal::parse(&format!("spiffe://test/{name}")).unwrap();
+        let pools = ConnectionPools::of(&Admission::Certificate {
+            users: vec![principal("alice"), principal("carol")],
+            allows_calls: false,
+        });
+        let take = |name: &str, port| {
+            let peer = Peer::Known {
+                principal: principal(name),
+                not_after: SystemTime::now() + Duration::from_hours(1),
+            };
+            pools.take(&peer, ([192, 0, 2, 1], port).into())
+        };
+        let of_bob: Vec<_> = (0..MAX_OTHER_CONNECTIONS)
+            .map(|_| take("bob", 1).unwrap())
+            .collect();
+        assert!(take("bob", 2).is_none());
+        assert!(pools.take(&Peer::Anonymous, ([192, 0, 2, 1], 3).into()).is_none());
+        let of_alice: Vec<_> = (0..MAX_USER_CONNECTIONS)
+            .map(|_| take("alice", 1).unwrap())
+            .collect();
+        assert!(take("alice", 2).is_none());
+        let of_carol = take("carol", 1).unwrap();
+        assert!(of_alice.iter().any(Slot::is_evicted));
+        assert!(!of_bob.iter().chain([&of_carol]).any(Slot::is_evicted));
+    }
+}
