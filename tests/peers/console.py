@@ -14,14 +14,14 @@ from urllib.parse import urlencode, urlsplit
 from pair import BINARY, STOP_SECONDS, Pair
 
 SCENARIOS = Path(__file__).parent / "console"
-SCENARIO_SECONDS = 90
+SCENARIO_SECONDS = 240
 
 
 class Console:
     """A console that administers a pair. Its creator stops it."""
 
     def __init__(self, pair: Pair, *flags: str) -> None:
-        services = ["--vault", pair.vault, "--injector", pair.injector, "--data-plane", pair.data_plane]
+        services = ["--vault", pair.vault, "--injector", pair.injector, "--data-plane", pair.data_plane, *metrics(pair)]
         self.log = pair.folder.with_name(f"{pair.folder.name}-console.log")
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
@@ -47,6 +47,14 @@ class Console:
 def ids(pair: Pair) -> list[str]:
     domain = "spiffe://aerostack.localhost"
     return ["--vault-id", f"{domain}/vault", "--injector-id", f"{domain}/injector"]
+
+
+def metrics(pair: Pair) -> list[str]:
+    """The addresses of the metrics, which `aerostack dev` writes down. The console knows them by itself only without `--vault`."""
+    ports = pair.folder / "ports.json"
+    known = json.loads(ports.read_text()) if ports.exists() else {}
+    names = [name for name in ("vault_metrics", "injector_metrics") if name in known]
+    return [flag for name in names for flag in (f"--{name.replace('_', '-')}", f"http://{known[name]}")]
 
 
 class Visitor:

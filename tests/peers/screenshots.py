@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import subprocess
 import tempfile
+import threading
 import urllib.request
 from pathlib import Path
 
@@ -48,8 +49,15 @@ def furnish(pair: Pair) -> None:
             aerostack(pair, "workspace", "secret", "set", "payments", name, "-", *only_to, *flags.split(), stdin=value)
     for server in SERVERS:
         aerostack(pair, "workspace", "server", "add", "payments", *server.split())
-    for _ in range(5):
-        urllib.request.urlopen(f"http://{pair.data_plane}/payments/ledger/accounts").read()
+
+
+def make_calls(pair: Pair, ended: threading.Event) -> None:
+    """Makes calls, sometimes more and sometimes fewer, so that the activity is a curve."""
+    second = 0
+    while not ended.wait(1):
+        second += 1
+        for _ in range(5 + 20 * (second // 7 % 3)):
+            urllib.request.urlopen(f"http://{pair.data_plane}/payments/ledger/accounts").read()
 
 
 def main() -> None:
@@ -60,7 +68,14 @@ def main() -> None:
             furnish(pair)
             console = Console(pair)
             IMAGES.mkdir(exist_ok=True)
-            run("screenshots", console, folder=str(IMAGES))
+            ended = threading.Event()
+            caller = threading.Thread(target=make_calls, args=(pair, ended))
+            caller.start()
+            try:
+                run("screenshots", console, folder=str(IMAGES))
+            finally:
+                ended.set()
+                caller.join()
             console.stop()
         finally:
             upstream.kill()

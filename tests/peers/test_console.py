@@ -15,7 +15,7 @@ import pytest
 import leaf
 from apart import Apart, certificates
 from console import Console, Scenario, Visitor, aerostack, run
-from pair import Pair, eventually
+from pair import BINARY, Pair, eventually
 from test_terminal import Terminal
 
 REPOSITORY = Path(__file__).parents[2]
@@ -40,12 +40,25 @@ LARGE_PAGES = [
     "/w/large/secrets?q=key_09",
     "/w/large/secrets/KEY_0500",
     "/w/large/secrets/KEY_0500/delete",
+    "/w/large/secrets/import",
+    "/w/large/servers",
+    "/w/large/servers?page=2",
+    "/w/large/servers?q=server-4",
+    "/w/large/servers/server-25",
+    "/w/large/servers/server-25/edit",
+    "/w/large/servers/server-25/delete",
+    "/w/large/servers/server-25/call",
+    "/w/large/add-server",
+    "/w/large/add-server/form",
+    "/w/large/map",
+    "/w/large/activity",
     "/w/large/settings",
+    "/keys",
+    "/keys/workspaces/large/rotate",
+    "/backup",
     "/status",
 ]
 PROMISED_MS = 200
-# A test machine may be busy with other things.
-MARGIN = 2
 
 
 class ConsoleTerminal(Terminal):
@@ -145,6 +158,19 @@ def test_every_page_is_accessible_and_fits(
     record_property("looked at", run("accessibility", serve(furnished)).strip())
 
 
+def test_a_server_is_added_and_called_with_the_mouse(fresh: Pair, serve: Callable[..., Console]) -> None:
+    command = [BINARY, "echo", "--listen", "127.0.0.1:0"]
+    upstream = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        assert upstream.stderr
+        listening = re.search(r"127\.0\.0\.1:\d+", upstream.stderr.readline())
+        assert listening
+        run("servers", serve(fresh), upstream=f"http://{listening[0]}")
+    finally:
+        upstream.kill()
+        upstream.wait()
+
+
 def test_two_tabs_do_not_undo_each_other_unseen(furnished: Pair, serve: Callable[..., Console]) -> None:
     run("tabs", serve(furnished))
 
@@ -216,10 +242,11 @@ def test_a_page_with_1000_secrets_and_50_servers_is_quick(
             status, _ = visitor.send("GET", path)
             times.append(1000 * (time.perf_counter() - started))
             assert status == 200, path
-        typical = sorted(times)[2]
-        record_property(path, f"{typical:.0f} ms")
-        if typical > MARGIN * PROMISED_MS:
-            slow[path] = typical
+        # A test machine may be busy with other things, which make an answer slower and never quicker.
+        quickest = min(times)
+        record_property(path, f"{quickest:.0f} ms")
+        if quickest > PROMISED_MS:
+            slow[path] = quickest
     assert slow == {}
 
 
@@ -288,4 +315,6 @@ def test_a_user_signs_in_with_a_certificate(furnished: Pair, serve: Callable[...
     server = ["--tls-cert", str(pki / "vault.pem"), "--tls-key", str(pki / "vault-key.pem")]
     console = serve(furnished, *server, "--client-ca", str(pki / "ca.pem"), "--allow-user", user)
     run("certificate", console, certPath=certificate, keyPath=key, user=user)
-    assert "change requested" in (log := console.log.read_text()) and user in log, log
+    log = console.log.read_text()
+    made = [line for line in log.splitlines() if "change requested" in line and user in line]
+    assert any("status=303" in line for line in made), log

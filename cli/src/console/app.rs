@@ -25,7 +25,25 @@ pub(super) enum Admission {
     /// With a link, which the console prints for the person who started it.
     Link,
     /// With a client certificate that names one of these users.
-    Certificate { users: Vec<Principal> },
+    Certificate {
+        users: Vec<Principal>,
+        /// True when the users may send calls through the data plane. Whoever reaches the data plane uses the secrets of all servers,
+        /// whatever role the console's identity has.
+        allows_calls: bool,
+    },
+}
+
+impl App {
+    /// Returns true when people may try calls. The person who started the console reaches the data plane without it, too.
+    pub(super) fn allows_calls(&self) -> bool {
+        match self.admission {
+            Admission::Link => true,
+            Admission::Certificate {
+                users: _,
+                allows_calls,
+            } => allows_calls,
+        }
+    }
 }
 
 /// The address of the console as browsers write it.

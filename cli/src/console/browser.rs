@@ -43,7 +43,7 @@ impl Console {
 
 /// Prints the address or a link, and opens the link when `opens_browser` is set and a person is at the terminal.
 pub(super) fn invite(console: &Console, opens_browser: bool) -> Result<(), ConsoleError> {
-    if let Admission::Certificate { users: _ } = console.app.admission {
+    if let Admission::Certificate { .. } = console.app.admission {
         say(&format!("{}\n", console.app.site.address()));
         return Ok(());
     }

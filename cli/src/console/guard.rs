@@ -26,6 +26,8 @@ use super::{
 
 /// Longest time that a request may take. A page may wait for several answers of a service.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(90);
+/// Longest time in which the rest of a refused request is read. The client need not be one that may use the console.
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest time that the upload of a backup may take. The vault gives up sooner when no byte arrives for a minute.
 const UPLOAD_TIMEOUT: Duration = Duration::from_secs(6 * 3600);
 
@@ -54,47 +56,64 @@ const HEADERS: [(HeaderName, &str); 7] = [
 /// The outermost layer: checks the request, bounds its time, and adds the headers to every answer.
 pub(super) async fn guard(State(app): State<SharedApp>, mut request: Request, next: Next) -> Response {
     let limit = time_limit(request.uri().path());
+    let mut log_line = LogLine::of(&request);
     let answer = match check(&app, &mut request) {
         Ok(cookie) => {
-            let change = RequestedChange::of(&request);
+            log_line.is_written &= !request.method().is_safe();
             let mut answer = match time::timeout(limit, next.run(request)).await {
                 Ok(answer) => answer,
                 Err(_) => GuardRefusal::TimedOut.page(),
             };
-            change.log(answer.status());
             answer.headers_mut().extend(cookie);
             answer
         }
         Err(refused) => {
             // A browser shows the answer to a form only when it could send the form to its end.
-            drop(time::timeout(REQUEST_TIMEOUT, discard(request.into_body())).await);
+            drop(time::timeout(DISCARD_TIMEOUT, discard(request.into_body())).await);
             refused.page()
         }
     };
+    log_line.status = Some(answer.status());
     with_headers(answer)
 }
 
-/// A request to change something, of a user with a certificate. The services know only the identity of the console.
-struct RequestedChange(Option<(Principal, Method, String)>);
+/// The line of the log about a request of a user with a certificate: every change, and every request that the guard refused. The
+/// services know only the identity of the console. The line is written when the request ends, in whatever way: a client that closes
+/// its connection ends the handler, and the change may have been made.
+struct LogLine {
+    request: Option<(Principal, Method, String)>,
+    is_written: bool,
+    /// The status of the answer, if there was one.
+    status: Option<StatusCode>,
+}
 
-impl RequestedChange {
+impl LogLine {
     fn of(request: &Request) -> Self {
-        let session = request.extensions().get::<Arc<Session>>();
-        let user = session.and_then(|session| session.user());
-        let user = user.filter(|_| !request.method().is_safe());
+        let peer = request.extensions().get::<Arc<Peer>>();
+        let user = peer.and_then(|peer| peer.principal_at(SystemTime::now()));
         // The path names what is changed. A form is not logged, because it may hold a value.
-        Self(user.map(|user| {
-            (
-                user.clone(),
-                request.method().clone(),
-                request.uri().path().to_owned(),
-            )
-        }))
+        let path = request.uri().path().to_owned();
+        Self {
+            request: user.map(|user| (user.clone(), request.method().clone(), path)),
+            is_written: true,
+            status: None,
+        }
     }
+}
 
-    fn log(self, status: StatusCode) {
-        if let Self(Some((user, method, path))) = self {
-            tracing::info!(%user, %method, path, status = status.as_u16(), "change requested");
+impl Drop for LogLine {
+    fn drop(&mut self) {
+        let Some((user, method, path)) = self.request.as_ref().filter(|_| self.is_written) else {
+            return;
+        };
+        let status = self.status.map(|status| status.as_u16());
+        let ended = status
+            .is_none()
+            .then_some("the client closed the connection before the answer");
+        if method.is_safe() {
+            tracing::info!(%user, %method, path, status, ended, "request refused");
+        } else {
+            tracing::info!(%user, %method, path, status, ended, "change requested");
         }
     }
 }
@@ -129,11 +148,14 @@ fn check(app: &SharedApp, request: &mut Request) -> Result<HeaderMap, GuardRefus
     let session = match &app.admission {
         _ if is_public => None,
         Admission::Link => Some(session_of(app, request.headers(), None).ok_or(GuardRefusal::NotSignedIn)?),
-        Admission::Certificate { users } => {
+        Admission::Certificate {
+            users,
+            allows_calls: _,
+        } => {
             let user = user_of(request.extensions().get(), users, SystemTime::now())?;
             Some(match session_of(app, request.headers(), Some(&user)) {
                 Some(session) => session,
-                None if request.method() == Method::GET => {
+                None if may_begin_session(request) => {
                     let begun = app.sign_ins.begin_for(&user);
                     let session = begun.map_err(|_| GuardRefusal::NoRandomness)?;
                     cookie = session_cookie(&app.site, session.id.reveal());
@@ -147,6 +169,13 @@ fn check(app: &SharedApp, request: &mut Request) -> Result<HeaderMap, GuardRefus
         request.extensions_mut().insert(session);
     }
     Ok(cookie)
+}
+
+/// Returns true for a page that a person opens. A file or an event stream of a page begins no session: its answer would replace the
+/// cookie of the session that the page began. Programs that are no browsers do not send the header.
+fn may_begin_session(request: &Request) -> bool {
+    let mut modes = request.headers().get_all("sec-fetch-mode").iter();
+    request.method() == Method::GET && modes.all(|mode| mode.as_bytes() == b"navigate")
 }
 
 /// Returns the user whom the certificate of the connection names, if the user may use the console at `now`. A connection may
@@ -225,6 +254,14 @@ pub(super) struct PageRequest {
     pub(super) is_read: bool,
 }
 
+impl PageRequest {
+    /// Returns true for the token of a form that this person got. Two tabs that a user with a certificate opens at once begin two
+    /// sessions, and the browser keeps the cookie of one: so the token of another session of the same user is right, too.
+    pub(super) fn has_token(&self, token: &str) -> bool {
+        self.session.csrf.is(token) || self.app.sign_ins.is_token_of_user(&self.session, token)
+    }
+}
+
 impl FromRequestParts<SharedApp> for PageRequest {
     type Rejection = Response;
 
@@ -287,7 +324,7 @@ impl FromRequest<SharedApp> for Change {
             )
         })?;
         let fields = Fields::parse(&form);
-        if !visit.session.csrf.is(fields.text("csrf")) {
+        if !visit.has_token(fields.text("csrf")) {
             return Err(foreign_form());
         }
         Ok(Self { visit, fields })

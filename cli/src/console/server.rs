@@ -1,8 +1,15 @@
 //! The listener: accepts a bounded number of connections, and serves HTTP/1.1 on each.
 
-use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    net::SocketAddr,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll},
+    time::{Duration, SystemTime},
+};
 
-use axum::Router;
+use axum::{Router, body::Body as AnyBody};
 use chassis::{
     caller::Peer,
     connection_slots::{Eviction, Holder, Slot, Slots},
@@ -10,7 +17,7 @@ use chassis::{
 };
 use http::Request;
 use hyper::{
-    body::Incoming,
+    body::{Body, Bytes, Frame, Incoming, SizeHint},
     server::conn::http1,
     service::{Service as _, service_fn},
 };
@@ -18,6 +25,7 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
+use proto::Principal;
 use rustls::ServerConfig;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -41,8 +49,10 @@ use crate::connect::Connection;
 /// Maximum number of connections of one person's browsers. A browser opens six to one site. The oldest connection without a running
 /// request gives its slot to a newcomer.
 const MAX_CONNECTIONS: usize = 64;
-/// Maximum number of connections of a console for several users.
+/// Maximum number of connections of the users of a console for several. A user with fewer of them than another takes one of the other's.
 const MAX_USER_CONNECTIONS: usize = 1024;
+/// Maximum number of connections whose certificate names nobody who may use the console. They get only a page that says so.
+const MAX_OTHER_CONNECTIONS: usize = 64;
 /// Time within which the head of the next request must arrive on a connection.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// Maximum size of a request's head in bytes.
@@ -77,11 +87,12 @@ impl Console {
             tls,
             users,
             hosts,
+            allows_calls,
             certificates,
         } = access;
         let port = listener.local_addr().map_err(ConsoleError::Listen)?.port();
         let site = Site::for_users(&hosts, port);
-        let admission = Admission::Certificate { users };
+        let admission = Admission::Certificate { users, allows_calls };
         let console = Self::new(listener, connection, site, admission, Some(tls))?;
         tokio::spawn(certificates.watch());
         Ok(console)
@@ -113,7 +124,7 @@ impl Console {
         let (activity, stopping) = (app.activity.clone(), app.stopping.clone());
         let sampler_stop = stopping.clone();
         let sampler = tokio::spawn(async move { activity.run(sampler_stop).await });
-        let router = router::router(app);
+        let router = router::router(app.clone());
         let connections = TaskTracker::new();
         let stop = shutdown.clone();
         match tls {
@@ -131,13 +142,13 @@ impl Console {
                 .await;
             }
             Some(tls) => {
-                let slots = Slots::new("console", MAX_USER_CONNECTIONS, Eviction::OldestIdle);
+                let pools = Arc::new(ConnectionPools::of(&app.admission));
                 listen::accept(
                     listener,
                     listen::handshake_slots(),
                     shutdown,
                     |stream, peer, handshake| {
-                        let secured = secure(tls.clone(), stream, peer, handshake, slots.clone());
+                        let secured = secure(tls.clone(), stream, peer, handshake, pools.clone());
                         let (router, stop) = (router.clone(), stop.clone());
                         connections.spawn(async move {
                             if let Some(Some((stream, slot, user))) = stop.run_until_cancelled(secured).await
@@ -165,13 +176,48 @@ async fn secure(
     stream: TcpStream,
     peer: SocketAddr,
     handshake: Slot,
-    slots: Slots,
+    pools: Arc<ConnectionPools>,
 ) -> Option<(impl AsyncRead + AsyncWrite + Unpin, Slot, Arc<Peer>)> {
     let stream = listen::handshake(tls, stream, peer, &handshake).await?;
     let user = Arc::new(Peer::of_verified(stream.get_ref().1.peer_certificates()));
-    let slot = slots.take(Holder::network(peer)).await;
+    let slot = pools.take(&user, peer)?;
     slot.started();
     Some((stream, slot, user))
+}
+
+/// The connection slots of a console for several users. A certificate of `--client-ca` completes the handshake, and may be that of
+/// somebody who may not use the console: such connections take no slot of a user.
+struct ConnectionPools {
+    users: Vec<Principal>,
+    of_users: Slots,
+    of_others: Slots,
+}
+
+impl ConnectionPools {
+    fn of(admission: &Admission) -> Self {
+        let users = match admission {
+            Admission::Link => Vec::new(),
+            Admission::Certificate {
+                users,
+                allows_calls: _,
+            } => users.clone(),
+        };
+        let pool = |limit| Slots::new("console", limit, Eviction::FromLargerHolder);
+        Self {
+            users,
+            of_users: pool(MAX_USER_CONNECTIONS),
+            of_others: pool(MAX_OTHER_CONNECTIONS),
+        }
+    }
+
+    /// Returns a slot, unless all are taken and the client has as many as any other.
+    fn take(&self, peer: &Peer, address: SocketAddr) -> Option<Slot> {
+        let principal = peer.principal_at(SystemTime::now());
+        match principal.filter(|principal| self.users.contains(principal)) {
+            Some(user) => self.of_users.try_take(&Holder::Principal(user.clone())),
+            None => self.of_others.try_take(&Holder::network(address)),
+        }
+    }
 }
 
 /// Returns false for a connection of another user of the machine.
@@ -209,9 +255,11 @@ async fn serve_connection(
         }
         let answer = router.call(request);
         async move {
-            let answer = answer.await;
-            drop(running);
-            answer
+            let Ok(answer) = answer.await;
+            Ok::<_, Infallible>(answer.map(|body| RunningBody {
+                body,
+                _running: running,
+            }))
         }
     });
     let connection = http1::Builder::new()
@@ -222,7 +270,7 @@ async fn serve_connection(
     let mut connection = pin!(connection);
     let ended = tokio::select! {
         ended = &mut connection => ended,
-        // A newer connection needs the slot of this one, on which no request is running.
+        // A newer connection needs the slot of this one. A request is running only when its user has more connections than others.
         () = evicted => return,
         () = stop.cancelled() => {
             connection.as_mut().graceful_shutdown();
@@ -235,7 +283,7 @@ async fn serve_connection(
     }
 }
 
-/// Keeps a connection from being evicted while a request is running on it.
+/// Keeps a connection from being evicted while a request is running on it, until the last byte of the answer.
 struct RunningRequest(Arc<Slot>);
 
 impl RunningRequest {
@@ -248,5 +296,65 @@ impl RunningRequest {
 impl Drop for RunningRequest {
     fn drop(&mut self) {
         self.0.call_ended();
+    }
+}
+
+/// The body of an answer. A backup or an event stream is sent long after its handler has returned, and the request runs until then.
+struct RunningBody {
+    body: AnyBody,
+    _running: RunningRequest,
+}
+
+impl Body for RunningBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neither_a_user_nor_anybody_else_takes_all_connections_of_the_users() {
+        let principal = |name: &str| Principal::parse(&format!("spiffe://test/{name}")).unwrap();
+        let pools = ConnectionPools::of(&Admission::Certificate {
+            users: vec![principal("alice"), principal("carol")],
+            allows_calls: false,
+        });
+        let take = |name: &str, port| {
+            let peer = Peer::Known {
+                principal: principal(name),
+                not_after: SystemTime::now() + Duration::from_hours(1),
+            };
+            pools.take(&peer, ([192, 0, 2, 1], port).into())
+        };
+        let of_bob: Vec<_> = (0..MAX_OTHER_CONNECTIONS)
+            .map(|_| take("bob", 1).unwrap())
+            .collect();
+        assert!(take("bob", 2).is_none());
+        assert!(pools.take(&Peer::Anonymous, ([192, 0, 2, 1], 3).into()).is_none());
+        let of_alice: Vec<_> = (0..MAX_USER_CONNECTIONS)
+            .map(|_| take("alice", 1).unwrap())
+            .collect();
+        assert!(take("alice", 2).is_none());
+        let of_carol = take("carol", 1).unwrap();
+        assert!(of_alice.iter().any(Slot::is_evicted));
+        assert!(!of_bob.iter().chain([&of_carol]).any(Slot::is_evicted));
     }
 }

@@ -13,8 +13,8 @@ use super::{session_memory::SessionMemory, view::Notice};
 /// Number of random bytes of a token.
 const TOKEN_BYTES: usize = 32;
 
-/// Number of sessions that one user with a certificate has. The oldest end: a program that keeps no cookies begins a session with
-/// every request.
+/// Number of sessions that one user with a certificate has. Those end that were not used for the longest time: a program that keeps
+/// no cookies begins a session with every request.
 const MAX_SESSIONS_OF_USER: usize = 16;
 
 /// Number of notices that a session keeps. The oldest are dropped.
@@ -118,6 +118,7 @@ pub(super) struct SignIns(Mutex<SignInState>);
 #[derive(Default)]
 struct SignInState {
     link: Option<Token>,
+    /// The session that was used last is the last one.
     sessions: Vec<Arc<Session>>,
 }
 
@@ -164,7 +165,7 @@ impl SignIns {
         if !is_direct || state.sessions.get(index).is_some_and(is_own) {
             return Ok(SignIn::Repeated);
         }
-        state.sessions.remove(index).ended.cancel();
+        state.sessions.remove(index).end();
         Ok(SignIn::UsedTwice)
     }
 
@@ -183,21 +184,30 @@ impl SignIns {
         let is_own = |kept: &Arc<Session>| kept.user() == Some(user);
         let own = state.sessions.iter().filter(|kept| is_own(kept)).count();
         if own > MAX_SESSIONS_OF_USER
-            && let Some(oldest) = state.sessions.iter().position(is_own)
+            && let Some(unused) = state.sessions.iter().position(is_own)
         {
-            state.sessions.remove(oldest).end();
+            state.sessions.remove(unused).end();
         }
         Ok(session)
     }
 
     /// Returns the session of a cookie.
     pub(super) fn session(&self, cookie: &str) -> Option<Arc<Session>> {
+        let mut state = locked(&self.0);
+        let index = state.sessions.iter().position(|session| session.id.is(cookie))?;
+        let session = state.sessions.remove(index);
+        state.sessions.push(session.clone());
+        Some(session)
+    }
+
+    /// Returns true for the CSRF token of any session of the user whose session this is. A session that a link began has no user.
+    pub(super) fn is_token_of_user(&self, session: &Session, token: &str) -> bool {
+        let Some(user) = session.user() else {
+            return false;
+        };
         let state = locked(&self.0);
-        state
-            .sessions
-            .iter()
-            .find(|session| session.id.is(cookie))
-            .cloned()
+        let mut own = state.sessions.iter().filter(|kept| kept.user() == Some(user));
+        own.any(|kept| kept.csrf.is(token))
     }
 
     pub(super) fn sign_out(&self, session: &Arc<Session>) {
@@ -300,17 +310,40 @@ mod tests {
     fn a_user_has_a_bounded_number_of_sessions() {
         let sign_ins = SignIns::default();
         let user = |name: &str| Principal::parse(&format!("spiffe://test/{name}")).unwrap();
-        let first = sign_ins.begin_for(&user("a")).unwrap();
         let other = sign_ins.begin_for(&user("b")).unwrap();
-        let mut newest = first.clone();
-        for _ in 0..MAX_SESSIONS_OF_USER {
+        let used = sign_ins.begin_for(&user("a")).unwrap();
+        let unused = sign_ins.begin_for(&user("a")).unwrap();
+        let mut newest = unused.clone();
+        for _ in 0..MAX_SESSIONS_OF_USER - 1 {
+            assert!(sign_ins.session(used.id.reveal()).is_some());
             newest = sign_ins.begin_for(&user("a")).unwrap();
         }
-        assert!(sign_ins.session(first.id.reveal()).is_none());
-        for kept in [other, newest] {
+        assert!(sign_ins.session(unused.id.reveal()).is_none());
+        assert!(unused.ended.is_cancelled());
+        for kept in [other, used, newest] {
             assert!(sign_ins.session(kept.id.reveal()).is_some());
         }
         assert_eq!(locked(&sign_ins.0).sessions.len(), MAX_SESSIONS_OF_USER + 1);
+    }
+
+    #[test]
+    fn the_tokens_of_a_users_sessions_are_right_for_that_user_alone() {
+        let sign_ins = SignIns::default();
+        let user = |name: &str| Principal::parse(&format!("spiffe://test/{name}")).unwrap();
+        let [one, two] = [(); 2].map(|()| sign_ins.begin_for(&user("a")).unwrap());
+        let other = sign_ins.begin_for(&user("b")).unwrap();
+        let of_link = signed_in(&sign_ins, &sign_ins.new_link().unwrap());
+        assert!(sign_ins.is_token_of_user(&two, one.csrf.reveal()));
+        for (session, token) in [
+            (&two, &other),
+            (&two, &of_link),
+            (&of_link, &one),
+            (&of_link, &of_link),
+        ] {
+            assert!(!sign_ins.is_token_of_user(session, token.csrf.reveal()));
+        }
+        sign_ins.sign_out(&one);
+        assert!(!sign_ins.is_token_of_user(&two, one.csrf.reveal()));
     }
 
     #[test]

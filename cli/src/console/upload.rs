@@ -91,7 +91,7 @@ impl Parts {
             Err(UploadFault::TooLarge) => return Ok(false),
             read => read?,
         };
-        Ok(std::str::from_utf8(&token).is_ok_and(|token| visit.session.csrf.is(token)))
+        Ok(std::str::from_utf8(&token).is_ok_and(|token| visit.has_token(token)))
     }
 
     pub(super) async fn next(&mut self) -> Result<Option<Field<'static>>, UploadFault> {

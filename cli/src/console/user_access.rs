@@ -29,6 +29,10 @@ pub(super) struct UserAccessArgs {
     /// in the certificate
     #[arg(long, value_name = "HOST[:PORT]")]
     host: Vec<String>,
+    /// Let every user try calls: they go from the console to the data plane, which uses the secrets of all servers for whoever reaches
+    /// it
+    #[arg(long)]
+    allow_calls: bool,
 }
 
 /// The checked flags.
@@ -36,6 +40,7 @@ pub(super) struct UserAccess {
     pub(super) tls: Arc<ServerConfig>,
     pub(super) users: Vec<Principal>,
     pub(super) hosts: Vec<String>,
+    pub(super) allows_calls: bool,
     /// The console's own certificate, whose expiry is logged.
     pub(super) certificates: OwnCertificates,
 }
@@ -49,9 +54,10 @@ impl UserAccessArgs {
             client_ca,
             allow_user,
             host,
+            allow_calls,
         } = self;
         let files = [tls_cert, tls_key, client_ca];
-        files.iter().any(|file| file.is_some()) || !allow_user.is_empty() || !host.is_empty()
+        files.iter().any(|file| file.is_some()) || !allow_user.is_empty() || !host.is_empty() || *allow_calls
     }
 
     pub(super) fn check(self, listen: SocketAddr, problems: &mut Problems) -> Option<UserAccess> {
@@ -64,6 +70,7 @@ impl UserAccessArgs {
             client_ca,
             allow_user,
             host,
+            allow_calls,
         } = self;
         let identity = problems.identity(
             ("--tls-cert", tls_cert.as_deref()),
@@ -83,6 +90,7 @@ impl UserAccessArgs {
             tls: problems.take("--tls-cert", tls)?,
             users,
             hosts,
+            allows_calls: allow_calls,
             certificates: problems.own_certificates(),
         })
     }

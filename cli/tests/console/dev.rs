@@ -1,7 +1,7 @@
 //! The console of `aerostack dev`.
 
 use std::{
-    io::{BufRead as _, BufReader},
+    io::{BufRead as _, BufReader, Read as _},
     net::TcpListener,
     path::Path,
     process::{Child, Command, Stdio},
@@ -10,7 +10,10 @@ use std::{
 
 use http::StatusCode;
 use rustix::process::{Pid, Signal, kill_process};
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
 
 use crate::{
     browser::Browser,
@@ -119,17 +122,53 @@ async fn ctrl_c_ends_dev_while_browsers_are_connected() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_link_is_printed_without_a_console() {
+async fn ctrl_c_ends_dev_while_a_request_is_running() {
+    /// The time that the console gives a request, and that of the services.
+    const SOON: Duration = Duration::from_secs(10);
     let home = tempfile::tempdir().unwrap();
-    let mut once = command(&home.path().join("dev"));
-    once.args(["--demo", "--once"]);
-    let output = run(once).await;
-    assert!(output.status.success(), "{}", text(&output.stderr));
-    assert!(
-        !text(&output.stdout).contains("sign-in"),
-        "{}",
-        text(&output.stdout)
+    let mut dev = DevWithConsole::start(&home.path().join("dev"), "127.0.0.1:0");
+    let browser = Browser::signed_in(&dev.link).await;
+    // The rest of the form never comes.
+    let mut running = TcpStream::connect(dev.host()).await.unwrap();
+    let head = format!(
+        "POST /workspaces HTTP/1.1\r\nhost: {}\r\ncookie: {}\r\nexpect: 100-continue\r\n\
+         content-type: application/x-www-form-urlencoded\r\ncontent-length: 9\r\n\r\n",
+        dev.host(),
+        browser.cookie.as_ref().unwrap(),
     );
+    running.write_all(head.as_bytes()).await.unwrap();
+    let mut reads_the_form = [0; 12];
+    running.read_exact(&mut reads_the_form).await.unwrap();
+    assert_eq!(reads_the_form, *b"HTTP/1.1 100");
+    let asked = Instant::now();
+    kill_process(Pid::from_child(&dev.child), Signal::INT).unwrap();
+    assert!(dev.child.wait().unwrap().success());
+    assert!(asked.elapsed() < SOON, "{:?}", asked.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_link_is_printed_without_a_console() {
+    for flags in [&["--demo", "--once"][..], &["--no-console"][..]] {
+        let home = tempfile::tempdir().unwrap();
+        let mut child = command(&home.path().join("dev"))
+            .args(flags)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut printed = BufReader::new(child.stdout.take().unwrap());
+        let mut text = String::new();
+        if flags.contains(&"--once") {
+            printed.read_to_string(&mut text).unwrap();
+        } else {
+            // The link would come before the list of the listeners.
+            while !text.contains("Listening:") {
+                assert_ne!(printed.read_line(&mut text).unwrap(), 0, "it ended: {text}");
+            }
+            kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+        }
+        assert!(child.wait().unwrap().success(), "{text}");
+        assert!(!text.is_empty() && !text.contains("sign-in"), "{text}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

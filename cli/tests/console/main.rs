@@ -11,6 +11,7 @@ mod support;
 mod activity;
 mod backups;
 mod browser;
+mod connections;
 mod dev;
 mod event_stream;
 mod fake_metrics;

@@ -241,3 +241,18 @@ async fn a_full_plan_is_refused_with_a_link_to_its_settings() {
     assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY);
     assert!(answer.has("href=\"/w/w/settings\""), "{}", answer.text);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_identity_that_may_not_change_secrets_gets_no_form_by_its_address() {
+    let console = Console::start_as("injector").await;
+    let mut browser = console.signed_in().await;
+    for form in ["new", "A/replace", "A/delete"] {
+        let page = browser.get(&format!("/w/w/secrets/{form}")).await;
+        assert_eq!(page.status, StatusCode::FORBIDDEN, "{form}");
+        assert!(
+            page.has("identity may look at the secrets of this workspace, and not change them"),
+            "{form}: {}",
+            page.text
+        );
+    }
+}

@@ -16,11 +16,15 @@ use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Full};
 use hyper::{body::Bytes, client::conn::http1};
 use hyper_util::rt::TokioIo;
+use rustix::process::{Pid, Signal, kill_process};
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _};
 use tempfile::TempDir;
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::{
     browser::{Answer, between, command},
@@ -85,7 +89,7 @@ struct UserConsole {
     /// The printed address, such as `localhost:7180`.
     host: String,
     authority: TestAuthority,
-    _dev: Dev,
+    dev: Dev,
 }
 
 impl UserConsole {
@@ -110,7 +114,7 @@ impl UserConsole {
             child,
             host: host.trim_end_matches('/').to_owned(),
             authority,
-            _dev: dev,
+            dev,
         }
     }
 
@@ -120,6 +124,42 @@ impl UserConsole {
 
     fn log(&self) -> String {
         fs::read_to_string(self.authority.path("console.log")).unwrap()
+    }
+
+    /// Returns the log once it has a text.
+    async fn log_with(&self, text: &str) -> String {
+        let has = async {
+            loop {
+                let log = self.log();
+                if log.contains(text) {
+                    return log;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let found = tokio::time::timeout(Duration::from_secs(10), has).await;
+        found.unwrap_or_else(|_| panic!("no {text}: {}", self.log()))
+    }
+
+    /// Asserts that one line of the log has exactly these fields.
+    fn assert_logged(&self, message: &str, user: &str, method: &str, path: &str, status: &str) {
+        let logged = self.log();
+        let fields = [
+            ("user", user),
+            ("method", method),
+            ("path", path),
+            ("status", status),
+        ];
+        let is_it = |line: &str| {
+            let has = |(name, value): (&str, &str)| {
+                let words = line.split_whitespace();
+                words
+                    .filter_map(|word| word.strip_prefix(name)?.strip_prefix('='))
+                    .any(|given| given.trim_matches('"') == value)
+            };
+            line.contains(message) && fields.into_iter().all(has)
+        };
+        assert!(logged.lines().any(is_it), "{message} {fields:?}: {logged}");
     }
 
     fn browser(&self, identity: Option<&Issued>) -> UserBrowser {
@@ -171,11 +211,26 @@ impl UserBrowser {
 
     /// Sends a request on a connection of its own, and keeps the cookie of the answer.
     async fn send(&mut self, method: Method, path: &str, body: String) -> Result<Answer, AnyError> {
+        self.send_with(method, path, &[], body).await
+    }
+
+    /// Connects over TLS, without a request.
+    async fn connect(&self) -> Result<TlsStream<TcpStream>, AnyError> {
         let stream = TcpStream::connect(&self.address).await?;
-        let stream = self
+        Ok(self
             .tls
             .connect(ServerName::try_from("localhost")?, stream)
-            .await?;
+            .await?)
+    }
+
+    async fn send_with(
+        &mut self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: String,
+    ) -> Result<Answer, AnyError> {
+        let stream = self.connect().await?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         let connection = tokio::spawn(connection);
         let mut request = Request::builder()
@@ -185,6 +240,9 @@ impl UserBrowser {
             .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
         if let Some(cookie) = &self.cookie {
             request = request.header(header::COOKIE, cookie);
+        }
+        for (name, value) in headers {
+            request = request.header(*name, *value);
         }
         let answer = sender
             .send_request(request.body(Full::<Bytes>::from(body))?)
@@ -266,6 +324,8 @@ async fn a_user_who_is_not_allowed_sees_no_page_but_the_reason() {
             assert!(answer.headers.get(header::SET_COOKIE).is_none());
         }
         assert_eq!(browser.create("x", "stolen").await, StatusCode::FORBIDDEN);
+        console.assert_logged("request refused", other, "GET", "/status", "403");
+        console.assert_logged("change requested", other, "POST", "/workspaces", "403");
     }
     let nameless = Leaf {
         uris: Vec::new(),
@@ -301,14 +361,9 @@ async fn a_change_is_made_and_logged_under_the_name_of_its_user() {
         list.headers.get(header::SET_COOKIE).is_none(),
         "the session goes on"
     );
-    let logged = console.log();
-    let line = |status| {
-        let parts = [ALICE, "POST", "/workspaces", status];
-        logged
-            .lines()
-            .any(|line| line.contains("change requested") && parts.iter().all(|part| line.contains(part)))
-    };
-    assert!(line("303") && line("403"), "{logged}");
+    for status in ["303", "403"] {
+        console.assert_logged("change requested", ALICE, "POST", "/workspaces", status);
+    }
 
     // Without the cookie there is no session, and a certificate alone changes nothing.
     let kept = alice.cookie.take();
@@ -321,6 +376,170 @@ async fn a_change_is_made_and_logged_under_the_name_of_its_user() {
     assert!(answer.has(BOB) && !answer.has(ALICE), "{}", answer.text);
     assert!(answer.headers.get(header::SET_COOKIE).is_some());
     assert!(!answer.has("forged"), "{}", answer.text);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_is_logged_also_when_the_client_closes_the_connection() {
+    let console = UserConsole::start(&[ALICE], &[]).await;
+    let mut alice = console.browser(Some(&console.authority.user(ALICE)));
+    let csrf = alice.sign_in().await;
+    let form = format!("csrf={csrf}&name=made");
+    let head = format!(
+        "POST /workspaces HTTP/1.1\r\nHost: {}\r\nCookie: {}\r\nContent-Type: application/x-www-form-urlencoded\r\n\
+         Expect: 100-continue\r\nContent-Length: {}\r\n\r\n",
+        console.host,
+        alice.cookie.as_ref().unwrap(),
+        form.len(),
+    );
+    // The vault does not answer until the client has gone.
+    kill_process(Pid::from_child(&console.dev.child), Signal::STOP).unwrap();
+    let mut connection = alice.connect().await.unwrap();
+    connection.write_all(head.as_bytes()).await.unwrap();
+    let mut reads_the_form = [0; 12];
+    connection.read_exact(&mut reads_the_form).await.unwrap();
+    assert_eq!(reads_the_form, *b"HTTP/1.1 100");
+    connection.write_all(form.as_bytes()).await.unwrap();
+    drop(connection);
+    let logged = console.log_with("the client closed the connection").await;
+    let line = logged.lines().find(|line| line.contains("change requested"));
+    let line = line.unwrap();
+    assert!(
+        line.contains(ALICE) && line.contains("/workspaces") && !line.contains("status="),
+        "{line}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_tabs_that_open_at_once_are_both_usable() {
+    let console = UserConsole::start(&[ALICE, BOB], &[]).await;
+    let identity = console.authority.user(ALICE);
+    let (mut first, mut second) = (console.browser(Some(&identity)), console.browser(Some(&identity)));
+    let (of_first, of_second) = (first.sign_in().await, second.sign_in().await);
+    assert_ne!(of_first, of_second);
+    // The browser keeps the cookie that came last.
+    first.cookie.clone_from(&second.cookie);
+    assert_eq!(first.create(&of_first, "one").await, StatusCode::SEE_OTHER);
+    assert_eq!(second.create(&of_second, "two").await, StatusCode::SEE_OTHER);
+    let mut bob = console.browser(Some(&console.authority.user(BOB)));
+    bob.sign_in().await;
+    assert_eq!(bob.create(&of_first, "forged").await, StatusCode::FORBIDDEN);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_a_page_that_a_person_opens_begins_a_session() {
+    let console = UserConsole::start(&[ALICE], &[]).await;
+    let mut alice = console.browser(Some(&console.authority.user(ALICE)));
+    for (mode, status) in [
+        ("no-cors", StatusCode::UNAUTHORIZED),
+        ("same-origin", StatusCode::UNAUTHORIZED),
+        ("navigate", StatusCode::OK),
+    ] {
+        let headers = [("sec-fetch-site", "same-origin"), ("sec-fetch-mode", mode)];
+        let answer = alice.send_with(Method::GET, "/", &headers, String::new()).await;
+        let answer = answer.unwrap();
+        assert_eq!(answer.status, status, "{mode}");
+        let begins = answer.headers.get(header::SET_COOKIE).is_some();
+        assert_eq!(begins, status == StatusCode::OK, "{mode}");
+    }
+    // A session that is used stays, however many others begin.
+    let kept = alice.cookie.clone();
+    for _ in 0..20 {
+        alice.cookie = None;
+        assert_eq!(alice.get("/workspaces/new").await.unwrap().status, StatusCode::OK);
+        alice.cookie.clone_from(&kept);
+        let answer = alice.get("/workspaces/new").await.unwrap();
+        assert!(answer.headers.get(header::SET_COOKIE).is_none(), "it ended");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_site_changes_nothing_over_tls() {
+    let console = UserConsole::start(&[ALICE], &[]).await;
+    let mut alice = console.browser(Some(&console.authority.user(ALICE)));
+    let csrf = alice.sign_in().await;
+    let own = format!("https://{}", console.host);
+    for (origin, name, status) in [
+        ("https://attacker.example", "forged", StatusCode::FORBIDDEN),
+        ("null", "forged", StatusCode::FORBIDDEN),
+        (
+            own.trim_start_matches("https://"),
+            "forged",
+            StatusCode::FORBIDDEN,
+        ),
+        (own.as_str(), "made", StatusCode::SEE_OTHER),
+    ] {
+        let form = format!("csrf={csrf}&name={name}");
+        let headers = [("origin", origin)];
+        let answer = alice.send_with(Method::POST, "/workspaces", &headers, form).await;
+        assert_eq!(answer.unwrap().status, status, "{origin}");
+    }
+    let list = alice.get("/").await.unwrap();
+    assert!(list.has("made") && !list.has("forged"), "{}", list.text);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_of_people_who_are_not_allowed_keep_no_user_out() {
+    /// More than the console has for all of them.
+    const MANY: usize = 80;
+    let console = UserConsole::start(&[ALICE], &[]).await;
+    let bob = console.browser(Some(&console.authority.user(BOB)));
+    let mut held = Vec::new();
+    let mut refused = 0;
+    for _ in 0..MANY {
+        let mut connection = bob.connect().await.unwrap();
+        let head = format!(
+            "POST / HTTP/1.1\r\nHost: {}\r\nContent-Length: 9\r\n\r\nx",
+            console.host
+        );
+        // The handshake of TLS 1.3 ends for the client before the console has decided.
+        refused += usize::from(connection.write_all(head.as_bytes()).await.is_err());
+        held.push(connection);
+    }
+    let mut alice = console.browser(Some(&console.authority.user(ALICE)));
+    assert_eq!(
+        alice.get("/").await.unwrap().status,
+        StatusCode::OK,
+        "{refused} refused"
+    );
+    // Bob's requests end although their bodies never do.
+    let answered = tokio::time::timeout(Duration::from_secs(30), async {
+        let mut answer = Vec::new();
+        drop(held.first_mut().unwrap().read_to_end(&mut answer).await);
+        String::from_utf8(answer).unwrap()
+    });
+    let answer = answered.await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 403"), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn users_try_calls_only_when_the_console_allows_it() {
+    for (flags, status) in [
+        (&[][..], StatusCode::FORBIDDEN),
+        (&["--allow-calls"][..], StatusCode::OK),
+    ] {
+        let console = UserConsole::start(&[ALICE], flags).await;
+        let allowed = status == StatusCode::OK;
+        let mut alice = console.browser(Some(&console.authority.user(ALICE)));
+        let csrf = alice.sign_in().await;
+        alice.create(&csrf, "w").await;
+        let added = format!("csrf={csrf}&name=api&url=http%3A%2F%2F127.0.0.1%3A1&auth=nothing");
+        let added = alice
+            .send(Method::POST, "/w/w/add-server/form", added)
+            .await
+            .unwrap();
+        assert_eq!(added.status, StatusCode::SEE_OTHER, "{}", added.text);
+        for page in ["/w/w/servers", "/w/w/servers/api"] {
+            let page = alice.get(page).await.unwrap();
+            assert_eq!(page.has("/w/w/servers/api/call\""), allowed, "{}", page.text);
+        }
+        let call = "/w/w/servers/api/call";
+        let form = alice.get(call).await.unwrap();
+        assert_eq!(form.status, status, "{}", form.text);
+        assert_eq!(form.has("--allow-calls"), !allowed, "{}", form.text);
+        let sent = format!("csrf={csrf}&method=GET&path=%2F");
+        let sent = alice.send(Method::POST, call, sent).await.unwrap();
+        assert_eq!(sent.status == StatusCode::FORBIDDEN, !allowed, "{}", sent.text);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { newWindow, origin, require, scenario, signIn } from "./browser.mjs";
 import { unreachable } from "./keys.mjs";
-import { PAGES } from "./pages.mjs";
+import { PAGES, statusOf } from "./pages.mjs";
 
 const AXE = readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
 const WIDTHS = [360, 1280, 2560];
@@ -29,10 +29,11 @@ const tooWide = (page) =>
     return wide.map((part) => part.outerHTML.slice(0, 120));
   });
 
-async function look(page, path, scheme) {
-  await page.goto(origin + path);
+async function look(page, path, scheme, status) {
+  const answer = await page.goto(origin + path);
   await page.evaluate(AXE);
-  const found = [];
+  // An error would be accessible, too.
+  const found = answer.status() === status ? [] : [`${path}: answered with ${answer.status()}`];
   for (const width of WIDTHS) {
     await page.setViewportSize({ width, height: HEIGHT });
     const add = (problems) => found.push(...problems.map((problem) => `${path} ${scheme} ${width} px: ${problem}`));
@@ -43,10 +44,10 @@ async function look(page, path, scheme) {
   return [...found, ...missed.map((control) => `${path}: Tab does not reach ${control}`)];
 }
 
-async function lookAtAll(browser, colorScheme, paths, storageState) {
+async function lookAtAll(browser, colorScheme, paths, statusOf, storageState) {
   const { context, page, watch } = await newWindow(browser, { colorScheme, storageState });
   const found = [];
-  for (const path of paths) found.push(...(await look(page, path, colorScheme)));
+  for (const path of paths) found.push(...(await look(page, path, colorScheme, statusOf(path))));
   watch.check();
   await context.close();
   return found;
@@ -55,11 +56,11 @@ async function lookAtAll(browser, colorScheme, paths, storageState) {
 await scenario(async (browser) => {
   const schemes = ["light", "dark"];
   // The page of a person who has not signed in is one of them.
-  const before = schemes.map((scheme) => lookAtAll(browser, scheme, ["/"]));
+  const before = schemes.map((scheme) => lookAtAll(browser, scheme, ["/"], () => 401));
   assert.deepEqual((await Promise.all(before)).flat(), []);
   const { context } = await signIn(browser);
   const state = await context.storageState();
-  const after = schemes.map((scheme) => lookAtAll(browser, scheme, PAGES, state));
+  const after = schemes.map((scheme) => lookAtAll(browser, scheme, PAGES, statusOf, state));
   assert.deepEqual((await Promise.all(after)).flat(), []);
   console.log(`${PAGES.length} pages`);
 });

@@ -89,9 +89,11 @@ export class Watch {
 }
 
 async function textOf(answer) {
-  // A redirect has no body.
-  const body = await answer.text().catch(() => "");
-  return { url: answer.url(), text: `${JSON.stringify(await answer.allHeaders())}\n${body}` };
+  // A redirect has no body, and Chromium has forgotten the body of a page that was left at once.
+  const isRedirect = answer.status() >= 300 && answer.status() < 400;
+  const body = isRedirect ? "" : await answer.text().catch(() => undefined);
+  const head = JSON.stringify(await answer.allHeaders());
+  return { url: answer.url(), request: answer.request(), isRead: body !== undefined, text: `${head}\n${body ?? ""}` };
 }
 
 // Asserts that the page shows a text to a person.

@@ -48,6 +48,8 @@ export async function unreachable(page) {
     document.activeElement?.blur();
     const controls = document.querySelectorAll("a[href], button, input, select, textarea, summary");
     window.unreached = new Set([...controls].filter((control) => control.checkVisibility() && !control.disabled));
+    // The button that Enter in a field presses is the first of its form, and is hidden from people.
+    for (const hidden of document.querySelectorAll("[aria-hidden=true][tabindex='-1']")) window.unreached.delete(hidden);
     // Arrow keys, not Tab, go from one radio button to the next one of its group.
     for (const radio of document.querySelectorAll("input[type=radio]")) {
       const group = document.querySelectorAll(`input[name="${radio.name}"]`);

@@ -4,8 +4,13 @@ import { config, newWindow, origin, scenario } from "./browser.mjs";
 // Names of pictures, and what they show. A page that is added needs one line.
 const PICTURES = {
   secrets: "/w/payments/secrets",
+  servers: "/w/payments/servers",
+  map: "/w/payments/map",
+  activity: "/w/payments/activity",
   status: "/status",
 };
+// The console counts calls while a page of activity is open.
+const WATCHED_MS = 60_000;
 const SIZE = { width: 1200, height: 750 };
 
 await scenario(async (browser) => {
@@ -16,6 +21,8 @@ await scenario(async (browser) => {
       await page.goto(config.link);
       await page.waitForURL(`${origin}/`);
       state = await context.storageState();
+      await page.goto(origin + PICTURES.activity);
+      await page.waitForTimeout(WATCHED_MS);
     }
     for (const [name, path] of Object.entries(PICTURES)) {
       await page.goto(origin + path);

@@ -54,7 +54,7 @@ await scenario(async (browser) => {
   await page.getByRole("link", { name: "Cancel" }).click();
   await page.goBack();
   await check("back at the form with a mistake");
-  for (const path of ["/", "/w/shop/secrets", "/w/shop/secrets/PLANTED_ONE", "/w/shop/settings", "/status"]) {
+  for (const path of ["/", "/w/shop/secrets", "/w/shop/secrets/PLANTED_ONE", "/w/shop/map", "/w/shop/settings", "/status"]) {
     await page.goto(origin + path);
     await check(path);
   }
@@ -64,7 +64,11 @@ await scenario(async (browser) => {
   assert.ok(carried.length >= 3, "the value was put");
   assert.deepEqual(watch.requests.filter((request) => has(request.url())), [], "an address holds the value");
   const answers = await watch.answers();
-  assert.ok(answers.length > 20, "the answers were seen");
+  const read = answers.filter(({ isRead }) => isRead).length;
+  assert.ok(read > 20, `${read} answers were read`);
+  // Chromium forgets the bodies of some files, and of pages that are left at once. Those that follow a value are kept.
+  const unread = answers.filter(({ request, isRead }) => !isRead && has(request.postData() ?? ""));
+  assert.deepEqual(unread.map(({ url }) => url), [], "an answer to a value was not read");
   assert.deepEqual(answers.filter(({ text }) => has(text)).map(({ url }) => url), [], "an answer holds the value");
   watch.check();
 });

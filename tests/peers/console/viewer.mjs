@@ -1,7 +1,7 @@
 // A person who may only look: no page offers a change, and a change that is made all the same is refused in words.
 import assert from "node:assert/strict";
 import { origin, scenario, shows, signIn } from "./browser.mjs";
-import { VIEWER_PAGES } from "./pages.mjs";
+import { REFUSED_TO_VIEWERS, VIEWER_PAGES } from "./pages.mjs";
 
 const OFFERS = /^(New|Add|Replace|Restore|Delete|Save|Create|Remove|Rotate)\b/;
 
@@ -19,15 +19,22 @@ await scenario(async (browser) => {
     const labels = await page.locator("main").locator("[aria-label]").evaluateAll((all) => all.map((part) => part.ariaLabel));
     assert.deepEqual([...controls, ...labels].filter((text) => OFFERS.test(text.trim())), [], path);
   }
-  await page.goto(`${origin}/w/shop/settings`);
-  await shows(page, "You may not do this");
+  for (const path of REFUSED_TO_VIEWERS) {
+    const answer = await page.goto(origin + path);
+    assert.equal(answer.status(), 403, path);
+    await shows(page, "You may not do this");
+    assert.equal(await page.locator("main form").count(), 0, path);
+  }
 
-  const form = await page.context().request.get(`${origin}/w/shop/secrets/new`);
-  const csrf = /name="csrf" value="([^"]+)"/.exec(await form.text())?.[1];
-  if (csrf) {
-    const fields = { csrf, name: "STOLEN", value: "value-of-a-viewer" };
-    const refused = await page.context().request.post(`${origin}/w/shop/secrets`, { form: fields, headers: { origin } });
-    assert.equal(refused.status(), 403);
+  // The button for signing out has the token of the session.
+  const csrf = await page.locator("input[name=csrf]").first().getAttribute("value");
+  assert.ok(csrf);
+  const put = { path: "/w/shop/secrets", fields: { name: "STOLEN", value: "value-of-a-viewer" } };
+  const add = { path: "/w/shop/add-server/form", fields: { name: "stolen", url: "https://a.example", auth: "nothing" } };
+  for (const { path, fields } of [put, add]) {
+    const form = { csrf, ...fields };
+    const refused = await page.context().request.post(origin + path, { form, headers: { origin } });
+    assert.equal(refused.status(), 403, path);
   }
   watch.check();
 });

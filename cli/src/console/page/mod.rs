@@ -19,6 +19,7 @@ pub(super) mod messages;
 mod paths;
 mod plan;
 pub(super) mod secret;
+mod secret_access;
 pub(super) mod secret_delete;
 mod secret_form;
 pub(super) mod secret_put;

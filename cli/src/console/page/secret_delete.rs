@@ -8,6 +8,7 @@ use super::{
     frame::{failure_page, render_form, see_other},
     paths::OfSecret,
     secret::links_to,
+    secret_access::change_refused,
     secret_put::secret_breadcrumb,
 };
 use crate::{
@@ -22,6 +23,9 @@ pub(in crate::console) async fn confirm(
     OfSecret { workspace, name }: OfSecret,
     visit: PageRequest,
 ) -> Response {
+    if let Some(refused) = change_refused(&visit, workspace.as_str()).await {
+        return refused;
+    }
     page(&visit, &workspace, &name, None).await
 }
 

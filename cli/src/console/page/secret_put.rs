@@ -16,6 +16,7 @@ use zeroize::Zeroizing;
 use super::{
     frame::{breadcrumb, failure_page, render_form, see_other},
     paths::{InWorkspace, OfSecret},
+    secret_access::change_refused,
     secret_form::{FormFor, SecretFields, form},
 };
 use crate::{
@@ -35,6 +36,9 @@ pub(in crate::console) async fn new(
     QueryFields(query): QueryFields,
     visit: PageRequest,
 ) -> Response {
+    if let Some(refused) = change_refused(&visit, workspace.as_str()).await {
+        return refused;
+    }
     new_form(&visit, workspace.as_str(), &SecretFields::of(&query), None)
 }
 
@@ -59,6 +63,9 @@ pub(in crate::console) async fn replace_form(
     OfSecret { workspace, name }: OfSecret,
     visit: PageRequest,
 ) -> Response {
+    if let Some(refused) = change_refused(&visit, workspace.as_str()).await {
+        return refused;
+    }
     match visit.app.services.secret(workspace.as_str(), &name).await {
         Ok(secret) => replacement(&visit, &secret, &SecretFields::of_present(&secret), None),
         Err(failure) => failure_page(&visit, Section::Workspaces, failure),

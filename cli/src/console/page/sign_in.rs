@@ -25,7 +25,7 @@ pub(in crate::console) async fn sign_in(
     if method != Method::GET || headers.contains_key("sec-purpose") {
         return StatusCode::SERVICE_UNAVAILABLE.into_response();
     }
-    if let Admission::Certificate { users: _ } = app.admission {
+    if let Admission::Certificate { .. } = app.admission {
         // There are no links. The first page signs in.
         return signed_in_page().into_response();
     }
@@ -60,7 +60,7 @@ pub(in crate::console) async fn sign_out(Change { visit, fields: _ }: Change) ->
         Admission::Link => {
             "Press Enter in the terminal of `aerostack console` or `aerostack dev` for a link that signs in again."
         }
-        Admission::Certificate { users: _ } => {
+        Admission::Certificate { .. } => {
             "Close the browser, so that it forgets the choice of your certificate: the certificate signs in again."
         }
     };

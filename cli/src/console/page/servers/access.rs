@@ -25,7 +25,7 @@ pub(super) async fn may_change(visit: &PageRequest, workspace: &WorkspaceName) -
 pub(super) fn looking_only(visit: &PageRequest) -> Markup {
     html! {
         p.looking-only {
-            "You may look at servers and call them, and not add, edit or delete them: "
+            "You may look at servers" @if visit.app.allows_calls() { " and call them" } ", and not add, edit or delete them: "
             (principal(visit)) " is a viewer here. The operator of the injector grants more with its setting "
             code { "--editor" } "."
         }
@@ -47,6 +47,18 @@ fn principal(visit: &PageRequest) -> Markup {
             None => "this identity",
         }
     }
+}
+
+/// Returns the page for a call when people may not try calls.
+pub(super) fn calls_refused(visit: &PageRequest) -> Option<Response> {
+    (!visit.app.allows_calls()).then(|| {
+        let failure = Failure::new(
+            FailureKind::NotAllowed,
+            "this console sends no calls for its users",
+        );
+        let hint = "whoever runs the console allows calls for every user with `--allow-calls`";
+        failure_page(visit, Section::Workspaces, failure.hint(hint))
+    })
 }
 
 /// Returns the page for a change that this identity may not make.

@@ -56,9 +56,14 @@ pub(in crate::console) async fn add(
     match send(&visit, &workspace, &form).await {
         Ok((server, warnings)) => {
             let name = &server.name;
-            visit.session.notify(Notice::done(format!(
-                "The server `{name}` was added. Try a call to see it work."
-            )));
+            let next = if visit.app.allows_calls() {
+                " Try a call to see it work."
+            } else {
+                ""
+            };
+            visit
+                .session
+                .notify(Notice::done(format!("The server `{name}` was added.{next}")));
             warn(&visit.session, warnings);
             see_other(&format!("/w/{workspace}/servers/{name}"))
         }

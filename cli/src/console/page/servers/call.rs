@@ -11,6 +11,7 @@ use super::{
         frame::{failure_page, render_form},
         paths::OfServer,
     },
+    access::calls_refused,
     answer::{self, CallResult},
     answer_view::answer_view,
     breadcrumb::server_breadcrumb,
@@ -30,6 +31,9 @@ pub(in crate::console) async fn form(
     QueryFields(query): QueryFields,
     visit: PageRequest,
 ) -> Response {
+    if let Some(refused) = calls_refused(&visit) {
+        return refused;
+    }
     let form = match query.text("example") {
         "mcp" => CallForm::mcp(),
         _ => CallForm::new(),
@@ -38,6 +42,9 @@ pub(in crate::console) async fn form(
 }
 
 pub(in crate::console) async fn call(of: OfServer, Change { visit, fields }: Change) -> Response {
+    if let Some(refused) = calls_refused(&visit) {
+        return refused;
+    }
     let form = CallForm::of(&fields);
     let result = match request(&of, &form) {
         Ok(call) => answer::make(&visit.app.services.connection, call)

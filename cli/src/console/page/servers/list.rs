@@ -58,7 +58,7 @@ pub(in crate::console) async fn list(
             (no_servers(workspace, may_change))
         } @else {
             (toolbar(workspace, &selection, may_change))
-            (results(workspace, &selection, &explained))
+            (results(workspace, &selection, &explained, visit.app.allows_calls()))
         }
     };
     render(
@@ -155,7 +155,12 @@ fn toolbar(workspace: &str, selection: &ServerSelection<'_>, may_change: bool) -
     }
 }
 
-fn results(workspace: &str, selection: &ServerSelection<'_>, explained: &[Explained]) -> Markup {
+fn results(
+    workspace: &str,
+    selection: &ServerSelection<'_>,
+    explained: &[Explained],
+    allows_calls: bool,
+) -> Markup {
     html! {
         p #results-count.hidden-text role="status" { (count(selection.matching, "server")) " shown" }
         div #results {
@@ -179,7 +184,7 @@ fn results(workspace: &str, selection: &ServerSelection<'_>, explained: &[Explai
                     }
                     tbody {
                         @for (server, explained) in selection.shown.iter().zip(explained) {
-                            (row(workspace, server, explained))
+                            (row(workspace, server, explained, allows_calls))
                         }
                     }
                 }
@@ -202,7 +207,7 @@ fn not_explained(explained: &[Explained]) -> Markup {
     }
 }
 
-fn row(workspace: &str, server: &Server, explained: &Explained) -> Markup {
+fn row(workspace: &str, server: &Server, explained: &Explained, allows_calls: bool) -> Markup {
     let path = format!("/w/{workspace}/servers/{}", server.name);
     html! {
         tr {
@@ -215,7 +220,9 @@ fn row(workspace: &str, server: &Server, explained: &Explained) -> Markup {
             (cell("Web pages", &pages(server)))
             (cell("TLS", &tls(server)))
             td.row-actions {
-                a.button.small href={ (path) "/call" } aria-label={ "Try a call to " (server.name) } { "Try a call" }
+                @if allows_calls {
+                    a.button.small href={ (path) "/call" } aria-label={ "Try a call to " (server.name) } { "Try a call" }
+                }
             }
         }
     }

@@ -37,7 +37,7 @@ pub(in crate::console) async fn show(of: OfServer, visit: PageRequest) -> Respon
         div.heading {
             h1.mono { (name) }
             div.actions {
-                a.button.primary href={ (path) "/call" } { "Try a call" }
+                @if visit.app.allows_calls() { a.button.primary href={ (path) "/call" } { "Try a call" } }
                 @if may_change {
                     a.button href={ (path) "/edit" } { "Edit" }
                     a.button href={ (path) "/delete" } { "Delete" }
