@@ -38,6 +38,10 @@ pub(super) fn router(app: SharedApp) -> Router {
             post(import_preview::discard),
         )
         .route("/w/{workspace}/secrets/import/results", get(import_results::show))
+        .route(
+            "/w/{workspace}/secrets/import/results/live",
+            get(import_results::live),
+        )
         .route("/w/{workspace}/secrets/{name}", get(secret::show))
         .route("/w/{workspace}/secrets/{name}/restore", post(secret::restore))
         .route(

@@ -1,4 +1,4 @@
-//! What a session keeps between two requests: an import that waits for its confirmation, the results of the last import, and
+//! What a session keeps between two requests: an import that waits for its confirmation, the results of the last imports, and
 //! the state of the last backup.
 //!
 //! The page that shows the plan of an import must not contain the values, and works without JavaScript. So the values wait
@@ -6,6 +6,7 @@
 //! [`KEPT`], when the session reads another file, and when the person discards them or signs out.
 
 use std::{
+    collections::VecDeque,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -15,10 +16,17 @@ use crate::secret_import::{ImportPlan, Imported, LeftOut};
 /// Time for which the values of an import wait for their confirmation.
 pub(super) const KEPT: Duration = Duration::from_secs(120);
 
+/// Number of imports whose results a session keeps.
+const MAX_CONFIRMED: usize = 5;
+/// Number of rotations that a session remembers.
+const MAX_ROTATIONS: usize = 50;
+
 #[derive(Default)]
 pub(super) struct SessionMemory {
     imports: Mutex<Imports>,
     backup: Mutex<Option<MadeBackup>>,
+    /// Workspaces whose keys the session has rotated last, each with the id of its new key.
+    rotations: Mutex<VecDeque<(String, String)>>,
 }
 
 #[derive(Default)]
@@ -26,7 +34,21 @@ struct Imports {
     /// The number of the last import. A number is used once.
     last: u64,
     waiting: Option<WaitingImport>,
-    results: Option<ImportResults>,
+    /// The imports that were confirmed last, the oldest first.
+    confirmed: VecDeque<ConfirmedImport>,
+}
+
+/// An import that was confirmed.
+struct ConfirmedImport {
+    number: u64,
+    workspace: String,
+    state: ImportState,
+}
+
+pub(super) enum ImportState {
+    Running { done: usize, all: usize },
+    Ended(ImportResults),
+    BrokenOff,
 }
 
 /// An import that waits for its confirmation.
@@ -37,9 +59,9 @@ pub(super) struct WaitingImport {
 }
 
 pub(super) struct ImportResults {
-    pub(super) workspace: String,
     pub(super) secrets: Vec<Imported>,
     pub(super) left_out: Vec<LeftOut>,
+    pub(super) notes: Vec<String>,
 }
 
 /// The last backup that the session made.
@@ -77,11 +99,22 @@ impl SessionMemory {
         waiting.filter(|import| import.workspace == workspace).map(show)
     }
 
-    /// Takes an import out, so that it is put once.
+    /// Takes an import out, so that it is put once, and keeps its state from then on.
     pub(super) fn confirm(&self, workspace: &str, number: u64) -> Option<ImportPlan> {
         let mut imports = locked(&self.imports);
         let is_it = |import: &mut WaitingImport| import.number == number && import.workspace == workspace;
-        imports.waiting.take_if(is_it).map(|import| import.plan)
+        let plan = imports.waiting.take_if(is_it)?.plan;
+        imports.confirmed.push_back(ConfirmedImport {
+            number,
+            workspace: workspace.to_owned(),
+            state: ImportState::Running {
+                done: 0,
+                all: plan.puts.len(),
+            },
+        });
+        let surplus = imports.confirmed.len().saturating_sub(MAX_CONFIRMED);
+        imports.confirmed.drain(..surplus);
+        Some(plan)
     }
 
     /// Forgets the values of one import.
@@ -96,15 +129,42 @@ impl SessionMemory {
         locked(&self.imports).waiting = None;
     }
 
-    pub(super) fn keep_results(&self, results: ImportResults) {
-        locked(&self.imports).results = Some(results);
+    /// Keeps the state of an import that was confirmed.
+    pub(super) fn keep_import(&self, number: u64, state: ImportState) {
+        let mut imports = locked(&self.imports);
+        let mut confirmed = imports.confirmed.iter_mut();
+        if let Some(import) = confirmed.find(|import| import.number == number) {
+            import.state = state;
+        }
     }
 
-    /// Shows the results of the last import, if it was into this workspace.
-    pub(super) fn results<T>(&self, workspace: &str, show: impl FnOnce(&ImportResults) -> T) -> Option<T> {
+    /// Shows the state of an import into a workspace that was confirmed.
+    pub(super) fn confirmed<T>(
+        &self,
+        workspace: &str,
+        number: u64,
+        show: impl FnOnce(&ImportState) -> T,
+    ) -> Option<T> {
         let imports = locked(&self.imports);
-        let results = imports.results.as_ref();
-        results.filter(|results| results.workspace == workspace).map(show)
+        let mut confirmed = imports.confirmed.iter();
+        let import = confirmed.find(|import| import.number == number && import.workspace == workspace);
+        import.map(|import| show(&import.state))
+    }
+
+    /// Keeps the id of the new key of a workspace.
+    pub(super) fn keep_rotation(&self, workspace: &str, key: &str) {
+        let mut rotations = locked(&self.rotations);
+        rotations.retain(|(rotated, _)| rotated != workspace);
+        rotations.push_back((workspace.to_owned(), key.to_owned()));
+        let surplus = rotations.len().saturating_sub(MAX_ROTATIONS);
+        rotations.drain(..surplus);
+    }
+
+    /// Returns the id of the key that the session has made for a workspace last.
+    pub(super) fn rotated_to(&self, workspace: &str) -> Option<String> {
+        let rotations = locked(&self.rotations);
+        let rotation = rotations.iter().find(|(rotated, _)| rotated == workspace);
+        rotation.map(|(_, key)| key.clone())
     }
 
     pub(super) fn backup(&self) -> Option<MadeBackup> {
@@ -144,6 +204,26 @@ mod tests {
         assert!(memory.confirm("w", number + 1).is_none());
         assert_eq!(memory.confirm("w", number).unwrap().puts.len(), 1);
         assert!(memory.confirm("w", number).is_none());
+    }
+
+    #[test]
+    fn each_import_has_its_own_results() {
+        let memory = SessionMemory::default();
+        let confirmed = || {
+            let number = memory.wait_for_confirmation("w".to_owned(), plan());
+            memory.confirm("w", number).unwrap();
+            number
+        };
+        let (first, second) = (confirmed(), confirmed());
+        memory.keep_import(first, ImportState::BrokenOff);
+        let is_running = |state: &ImportState| matches!(state, ImportState::Running { done: 0, all: 1 });
+        assert!(!memory.confirmed("w", first, is_running).unwrap());
+        assert!(memory.confirmed("w", second, is_running).unwrap());
+        assert!(memory.confirmed("other", second, is_running).is_none());
+        for _ in 0..MAX_CONFIRMED {
+            confirmed();
+        }
+        assert!(memory.confirmed("w", second, is_running).is_none());
     }
 
     #[test]

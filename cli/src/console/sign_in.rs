@@ -50,7 +50,7 @@ pub(crate) struct Session {
     began_by: Credential,
     notices: Mutex<Vec<Notice>>,
     pub(super) memory: SessionMemory,
-    /// Cancelled when the session ends. Event streams end with it.
+    /// Cancelled when the session ends. Event streams, and backups and restores that are under way, end with it.
     pub(super) ended: CancellationToken,
 }
 
@@ -71,7 +71,7 @@ impl Session {
         }
     }
 
-    /// Ends the event streams of the session, and wipes its values. A request that is still running may hold the session for
+    /// Ends the event streams and the backups of the session, and wipes its values. A request that is still running may hold the session for
     /// longer.
     fn end(&self) {
         self.ended.cancel();
@@ -227,6 +227,10 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 mod tests {
     use super::*;
+    use crate::{
+        secret_import::ImportPlan,
+        value::{Edits, import},
+    };
 
     fn signed_in(sign_ins: &SignIns, link: &str) -> Arc<Session> {
         match sign_ins.sign_in(link, &[], true).unwrap() {
@@ -241,11 +245,15 @@ mod tests {
         let link = sign_ins.new_link().unwrap();
         let session = signed_in(&sign_ins, &link);
         assert!(sign_ins.session(session.id.reveal()).is_some());
+        let plan = ImportPlan::of(import::parse("A=1", None).unwrap(), Vec::new(), Edits::default());
+        session.memory.wait_for_confirmation("w".to_owned(), plan);
         assert!(matches!(
             sign_ins.sign_in(&link, &[], true).unwrap(),
             SignIn::UsedTwice
         ));
         // Whoever used the link first may have stolen it.
+        assert!(session.ended.is_cancelled());
+        assert!(session.memory.waiting("w", |_| ()).is_none());
         assert!(sign_ins.session(session.id.reveal()).is_none());
         assert!(matches!(
             sign_ins.sign_in(&link, &[], true).unwrap(),

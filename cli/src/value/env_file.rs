@@ -24,6 +24,8 @@ pub(crate) struct EnvFileEntry {
     pub(crate) given: String,
     pub(crate) name: SecretName,
     pub(crate) value: Zeroizing<String>,
+    /// True when the value has quotes around it.
+    pub(crate) is_quoted: bool,
 }
 
 /// The reason for refusing a file. The message never quotes the file, because any part of the file may be a value.
@@ -124,15 +126,17 @@ impl Reader<'_> {
         }
         let (given, name) = self.name()?;
         self.skip_blanks();
-        let value = match self.rest.peek() {
-            Some(&quote @ ('\'' | '"')) => self.quoted(quote)?,
-            _ => self.unquoted()?,
+        let quote = self.rest.next_if(|scalar| matches!(scalar, '\'' | '"'));
+        let value = match quote {
+            Some(quote) => self.quoted(quote)?,
+            None => self.unquoted()?,
         };
         Ok(Some(EnvFileEntry {
             line,
             given,
             name,
             value,
+            is_quoted: quote.is_some(),
         }))
     }
 
@@ -154,7 +158,7 @@ impl Reader<'_> {
     }
 
     fn quoted(&mut self, quote: char) -> Result<Zeroizing<String>, EnvFileFault> {
-        self.next();
+        self.is_line_start = false;
         let mut value = Zeroizing::new(String::new());
         loop {
             match self.next().ok_or(EnvFileFault::Unclosed)? {

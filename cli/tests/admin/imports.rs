@@ -96,7 +96,7 @@ async fn every_format_is_read_from_a_file_or_standard_input() {
         ])
         .await;
     let yes = [&IMPORT[..], &["-", "--yes", "--output", "json"]].concat();
-    let manifest = b"apiVersion: v1\nkind: Secret\ndata: {a: /wA=}\nstringData:\n  b: |\n    text\n";
+    let manifest = b"apiVersion: v1\nkind: Secret\ndata: {a: /wA=}\nstringData:\n  b: |\n    text\n---\napiVersion: v1\nkind: ConfigMap\n";
     let output = services
         .aerostack_with_input(&[&yes[..], &["--trim"]].concat(), manifest)
         .await;
@@ -111,6 +111,7 @@ async fn every_format_is_read_from_a_file_or_standard_input() {
                 {"line": 6, "name": "B", "outcome": "created", "version": 1, "problem": null},
             ],
             "left_out": [],
+            "notes": ["Line 8: this is no Secret, and is left out"],
         })
     );
     let json = b"{\"c\": \"1\", \"d\": \"2\"}";
@@ -146,6 +147,7 @@ async fn a_file_that_cannot_be_read_sets_nothing() {
     let import = [&IMPORT[..], &["file", "--yes"]].concat();
     for (text, problem) in [
         ("A=1\nhunter2\nB=hunter2 # x\n", "line 2: it is not NAME=VALUE"),
+        ("A=aHVudGVy\nhunter2=\n", "line 2: there is nothing after"),
         ("A=1\nB='hunter2", "line 2: the quote"),
         ("{\"A\": \"1\",\n\"B\": hunter2}", "line 2: it is not JSON"),
         ("", "there is nothing in it"),
@@ -159,7 +161,7 @@ async fn a_file_that_cannot_be_read_sets_nothing() {
             "{message}"
         );
     }
-    write(&services, "A=\nb-c=1\nB_C=2\n");
+    write(&services, "A=''\nb-c=1\nB_C=2\n");
     let message = services.fails(64, &import).await;
     assert!(
         message.contains("none of its entries") && message.contains("there is no value"),

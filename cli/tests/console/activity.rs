@@ -147,7 +147,9 @@ async fn a_live_page_ends_with_its_session() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_further_live_page_of_a_session_replaces_the_oldest() {
-    let console = Console::start().await;
+    let fake = FakeMetrics::start().await;
+    fake.serve(1, &[calls("api", 1_000)]);
+    let console = with_fake(&fake).await;
     let browser = with_workspace(&console).await;
     let mut pages = Vec::new();
     for _ in 0..3 {
@@ -158,9 +160,12 @@ async fn a_further_live_page_of_a_session_replaces_the_oldest() {
     let mut newest = EventStream::open(&browser, LIVE).await;
     newest.until("event: sample").await;
     pages[0].until("event: replaced").await;
-    for page in &mut pages[1..] {
-        page.until("event: sample").await;
+    // A sample that was taken after the replacement.
+    fake.serve(1, &[calls("api", 1_042)]);
+    for page in pages[1..].iter_mut().chain([&mut newest]) {
+        page.until("<dt>Calls</dt><dd class=\"amount \">42</dd>").await;
     }
+    pages[0].end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -180,6 +185,21 @@ async fn a_console_with_a_live_page_stops_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn processes_that_answer_in_turn_are_named_and_their_calls_are_not_counted() {
+    let fake = FakeMetrics::start().await;
+    fake.serve(2, &[calls("api", 5_000_000)]);
+    let console = with_fake(&fake).await;
+    let browser = with_workspace(&console).await;
+    let mut live = EventStream::open(&browser, LIVE).await;
+    live.until("event: sample").await;
+    fake.serve(1, &[calls("api", 9_000_000)]);
+    live.until("Several processes of the injector answer").await;
+    fake.serve(2, &[calls("api", 5_000_000)]);
+    live.until("event: sample").await;
+    live.until("<dt>Calls</dt><dd class=\"amount \">0</dd>").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_live_page_of_another_site_or_without_a_session_is_refused() {
     let console = Console::start().await;
     let stranger = console.stranger();
@@ -192,6 +212,10 @@ async fn a_live_page_of_another_site_or_without_a_session_is_refused() {
         browser.get("/w/unknown/activity").await.status,
         StatusCode::NOT_FOUND
     );
+    EventStream::open(&browser, "/w/unknown/activity/live")
+        .await
+        .until("404 Not Found")
+        .await;
     let answer = browser
         .send(
             http::Method::GET,

@@ -8,12 +8,17 @@ use proto::vault::v1::{
     PutSecretRequest, put_secret_request::Value, secret_service_client::SecretServiceClient,
 };
 use sha2::{Digest as _, Sha256};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
 
 use crate::{
-    browser::{Answer, Browser, Console},
+    browser::{Answer, Browser, Console, FORM_WITH_FILE, multipart},
     support::dev::PATIENCE,
 };
 
+const NO_BACKUP: &str = "This is no backup of a vault";
 const FORM: (&str, &str) = ("content-type", "application/x-www-form-urlencoded");
 
 async fn with_secret(console: &Console) -> Browser {
@@ -40,6 +45,21 @@ async fn download(browser: &Browser) -> Vec<u8> {
     let answer = browser.request(Method::POST, "/backup/make", &[FORM], form).await;
     assert_eq!(answer.status(), StatusCode::OK);
     answer.into_body().collect().await.unwrap().to_bytes().to_vec()
+}
+
+/// Puts more than the connections between the vault and the browser buffer.
+async fn put_much(console: &Console) {
+    const SECRETS: usize = 600;
+    let mut client = SecretServiceClient::new(console.dev.admin());
+    for number in 0..SECRETS {
+        let request = PutSecretRequest {
+            workspace: "w".to_owned(),
+            name: format!("KEY_{number}"),
+            value: Some(Value::Text("x".repeat(60_000))),
+            ..Default::default()
+        };
+        client.put_secret(request).await.unwrap();
+    }
 }
 
 async fn restore(browser: &mut Browser, backup: &[u8]) -> Answer {
@@ -70,7 +90,11 @@ async fn a_downloaded_backup_is_restored_into_an_empty_vault() {
         .iter()
         .map(|byte| format!("{byte:02x}"))
         .collect();
-    assert!(shown.has("is complete") && shown.has(&digest), "{}", shown.text);
+    assert!(
+        shown.has("was sent whole") && shown.has(&digest),
+        "{}",
+        shown.text
+    );
 
     let (_empty, mut other) = empty_vault_like(&console).await;
     assert!(other.get("/backup").await.has("action=\"/backup/restore\""));
@@ -101,25 +125,62 @@ async fn a_file_that_is_no_whole_backup_changes_nothing() {
     let backup = download(&browser).await;
     let (_empty, mut other) = empty_vault_like(&console).await;
     let cut_off = &backup[..backup.len() - 1];
-    for (file, text) in [
-        (cut_off, "damaged"),
-        (b"hello".as_slice(), "backup"),
-        (b"", "Choose the file of the backup"),
+    for (file, status, text) in [
+        (cut_off, 500, "The backup is damaged, or not whole"),
+        (b"hello".as_slice(), 422, NO_BACKUP),
+        (b"", 422, "Choose the file of the backup"),
     ] {
         let answer = restore(&mut other, file).await;
-        assert!(
-            answer.status.is_client_error() || answer.status.is_server_error(),
-            "{}",
-            answer.text
-        );
+        assert_eq!(answer.status.as_u16(), status, "{}", answer.text);
         assert!(answer.has(text), "{}", answer.text);
         assert!(other.get("/").await.has("Make the first workspace"));
     }
     // A file of many megabytes that the vault refuses at its beginning is read to its end, so that the browser sees the answer.
     let large = vec![b'x'; 40 * 1024 * 1024];
     let answer = restore(&mut other, &large).await;
-    assert!(answer.has("backup"), "{}", answer.text);
+    assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(answer.has(NO_BACKUP), "{}", answer.text);
     assert_eq!(restore(&mut other, &backup).await.leads_to(), "/");
+}
+
+/// The vault restores a backup as soon as it has all bytes of the file, so the end of the form decides nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restored_backup_is_reported_when_the_end_of_the_form_is_missing() {
+    let console = Console::start().await;
+    let browser = with_secret(&console).await;
+    let backup = download(&browser).await;
+    let (_empty, mut other) = empty_vault_like(&console).await;
+    let form = multipart(&[("csrf", other.csrf.as_bytes()), ("file", &backup)]);
+    // The boundary after the file breaks off in its middle.
+    let broken_off = &form[..form.len() - 8];
+    let mut stream = TcpStream::connect(other.host()).await.unwrap();
+    let head = format!(
+        "POST /backup/restore HTTP/1.1\r\nhost: {}\r\ncookie: {}\r\ncontent-type: {}\r\nconnection: close\r\n\
+         transfer-encoding: chunked\r\n\r\n{:x}\r\n",
+        other.host(),
+        other.cookie.as_deref().unwrap(),
+        FORM_WITH_FILE.1,
+        broken_off.len()
+    );
+    stream
+        .write_all(&[head.as_bytes(), broken_off, b"\r\n"].concat())
+        .await
+        .unwrap();
+    // The console reads the file while it answers these.
+    for _ in 0..20 {
+        other.get("/backup").await;
+    }
+    stream.write_all(b"0\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    let page = other.get("/").await;
+    assert_eq!(
+        answer.contains("Nothing was changed"),
+        !page.has("/w/w/secrets"),
+        "{answer}"
+    );
+    assert!(answer.starts_with("HTTP/1.1 303"), "{answer}");
+    assert!(page.has("was restored: 1 workspace"), "{}", page.text);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -149,21 +210,25 @@ async fn a_restore_without_the_token_before_the_file_is_not_made() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_backup_ends_with_its_session() {
+    let console = Console::start().await;
+    let mut browser = with_secret(&console).await;
+    put_much(&console).await;
+    let form = format!("csrf={}", browser.csrf).into_bytes();
+    let answer = browser.request(Method::POST, "/backup/make", &[FORM], form).await;
+    assert_eq!(answer.status(), StatusCode::OK);
+    let mut body = answer.into_body();
+    body.frame().await.unwrap().unwrap();
+    browser.post("/sign-out", &[]).await;
+    let ended = body.collect().await;
+    assert!(ended.is_err(), "the download looks whole");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_backup_that_breaks_off_does_not_look_whole() {
-    /// Together more than the connections between the vault and the browser buffer.
-    const SECRETS: usize = 600;
     let mut console = Console::start().await;
     let mut browser = with_secret(&console).await;
-    let mut client = SecretServiceClient::new(console.dev.admin());
-    for number in 0..SECRETS {
-        let request = PutSecretRequest {
-            workspace: "w".to_owned(),
-            name: format!("KEY_{number}"),
-            value: Some(Value::Text("x".repeat(60_000))),
-            ..Default::default()
-        };
-        client.put_secret(request).await.unwrap();
-    }
+    put_much(&console).await;
     let form = format!("csrf={}", browser.csrf).into_bytes();
     let answer = browser.request(Method::POST, "/backup/make", &[FORM], form).await;
     assert_eq!(answer.status(), StatusCode::OK);

@@ -285,10 +285,10 @@ impl Browser {
     }
 }
 
-const FORM_WITH_FILE: (&str, &str) = ("content-type", "multipart/form-data; boundary=0123456789");
+pub(crate) const FORM_WITH_FILE: (&str, &str) = ("content-type", "multipart/form-data; boundary=0123456789");
 
 /// Returns a form as browsers send it. The fields `file` are files.
-fn multipart(fields: &[(&str, &[u8])]) -> Vec<u8> {
+pub(crate) fn multipart(fields: &[(&str, &[u8])]) -> Vec<u8> {
     let mut form = Vec::new();
     for (name, content) in fields {
         let file = if *name == "file" {

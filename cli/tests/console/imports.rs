@@ -1,7 +1,12 @@
 //! Many secrets at once, from a pasted text or a file.
 
+use std::time::{Duration, SystemTime};
+
 use http::StatusCode;
-use proto::vault::v1::{DecryptRequest, DecryptedSecret, decrypt_service_client::DecryptServiceClient};
+use proto::vault::v1::{
+    DecryptRequest, DecryptedSecret, GetSecretMetadataRequest, decrypt_service_client::DecryptServiceClient,
+    secret_service_client::SecretServiceClient,
+};
 
 use crate::browser::{Answer, Browser, Console, between};
 
@@ -75,7 +80,7 @@ async fn a_pasted_text_is_previewed_and_then_stored() {
             .await
             .has(&format!("href=\"{IMPORT}\""))
     );
-    let text = "# tokens\r\ngithub-token=planted1\r\nB=planted2\r\nKEY='planted3\r\nline'\r\nx-y=planted4\r\nX_Y=planted5\r\nEMPTY=\r\n";
+    let text = "# tokens\r\ngithub-token=planted1\r\nB=planted2\r\nKEY='planted3\r\nline'\r\nx-y=planted4\r\nX_Y=planted5\r\nEMPTY=''\r\n";
     let (number, page) = preview(&mut browser, text).await;
     for text in [
         "2 to create, 1 to replace, 3 left out",
@@ -111,11 +116,22 @@ async fn a_pasted_text_is_previewed_and_then_stored() {
     assert_eq!(values, [b"planted1".as_slice(), b"planted2", b"planted3\nline"]);
     assert_eq!(stored[1].upstream_origins, ["https://b.example"]);
     let page = browser.get("/w/w/secrets/GITHUB_TOKEN").await;
-    assert!(
-        page.has("team=payments") && page.has("in 30 days") | page.has("<time"),
-        "{}",
-        page.text
-    );
+    assert!(page.has("team=payments"), "{}", page.text);
+    let request = GetSecretMetadataRequest {
+        workspace: "w".to_owned(),
+        name: "GITHUB_TOKEN".to_owned(),
+    };
+    let mut client = SecretServiceClient::new(console.dev.admin());
+    let secret = client
+        .get_secret_metadata(request)
+        .await
+        .unwrap()
+        .into_inner()
+        .secret;
+    let expires_at = SystemTime::try_from(secret.unwrap().expires_at.unwrap()).unwrap();
+    let day = Duration::from_secs(24 * 3600);
+    let left = expires_at.duration_since(SystemTime::now()).unwrap();
+    assert!((29 * day..=30 * day).contains(&left), "{left:?}");
     for text in [browser.seen.as_str(), &console.log()] {
         assert!(!text.contains("planted"), "…{}", between(text, "planted", "\n"));
     }
@@ -142,7 +158,7 @@ async fn a_manifest_in_a_file_is_stored() {
     let number = between(&page.text, "name=\"import\" value=\"", "\"").to_owned();
     let results = confirm(&mut browser, &number, &[("origins", "https://db.example")]).await;
     assert!(
-        results.has("2 secrets of the text: all were stored."),
+        results.has("2 secrets of the text: all were stored.") && results.has("Line 7: this is no Secret"),
         "{}",
         results.text
     );
@@ -166,6 +182,13 @@ async fn a_text_that_cannot_be_read_is_refused_with_its_lines_and_not_kept() {
         answer.has("<th scope=\"row\">Line 2</th>")
             && answer.has("<th scope=\"row\">Line 3</th>")
             && answer.has("it was not kept"),
+        "{}",
+        answer.text
+    );
+    let answer = paste(&mut browser, "A=aHVudGVy\nplanted=\n").await;
+    assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(
+        answer.has("<th scope=\"row\">Line 2</th>") && answer.has("nothing after"),
         "{}",
         answer.text
     );
@@ -289,15 +312,4 @@ async fn a_vault_that_goes_down_stops_an_import_and_the_results_say_so() {
         results.text.matches("Not tried after the failure above.").count(),
         2
     );
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn values_that_wait_are_gone_after_signing_out() {
-    let console = Console::start().await;
-    let mut browser = with_workspace(&console, "pro").await;
-    let (number, _) = preview(&mut browser, "A=1\n").await;
-    let answer = browser.post("/sign-out", &[]).await;
-    assert_eq!(answer.status, StatusCode::OK);
-    let answer = browser.post(PREVIEW, &[("import", &number)]).await;
-    assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
 }

@@ -98,6 +98,11 @@ async fn a_workspaces_key_is_rotated_and_the_page_shows_the_end() {
         assert!(started.elapsed() < PATIENCE, "{}", live.text);
     }
     assert_eq!(keys(&console).await.len(), 1);
+    // Whoever has rotated nothing is not told that something was rotated.
+    browser.change("/workspaces", &[("name", "other")]).await;
+    let live = browser.get("/keys/live?watch=other,nosuch").await;
+    assert!(!live.has("was rotated"), "{}", live.text);
+    assert_eq!(live.text.matches("no rotation is under way").count(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -84,9 +84,15 @@ impl ImportSecretsArgs {
                 return Err(Failure::new(FailureKind::Negative, "nothing was set"));
             }
         }
-        let ImportPlan { puts, left_out, .. } = plan;
+        let ImportPlan {
+            format: _,
+            puts,
+            left_out,
+            faults: _,
+            notes,
+        } = plan;
         let imported = put_with_progress(vault, &workspace, &options, puts).await;
-        Results::of(workspace, imported, left_out).report(output)
+        Results::of(workspace, imported, left_out, notes).report(output)
     }
 }
 

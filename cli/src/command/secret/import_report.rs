@@ -16,7 +16,7 @@ pub(super) struct Preview {
     /// Entries that cannot be set.
     left_out: Vec<LeftOutEntry>,
     secrets: Vec<PlannedSecret>,
-    #[serde(skip)]
+    /// Parts of the file that were left out because of their meaning.
     notes: Vec<String>,
 }
 
@@ -45,6 +45,7 @@ pub(super) struct Results {
     workspace: String,
     secrets: Vec<SecretResult>,
     left_out: Vec<LeftOutEntry>,
+    notes: Vec<String>,
     #[serde(skip)]
     has_unbound: bool,
 }
@@ -179,7 +180,12 @@ impl PlannedSecret {
 }
 
 impl Results {
-    pub(super) fn of(workspace: String, imported: Vec<Imported>, left_out: Vec<LeftOut>) -> Self {
+    pub(super) fn of(
+        workspace: String,
+        imported: Vec<Imported>,
+        left_out: Vec<LeftOut>,
+        notes: Vec<String>,
+    ) -> Self {
         let has_unbound = imported.iter().any(|secret| {
             matches!(
                 secret.outcome,
@@ -190,6 +196,7 @@ impl Results {
             workspace,
             secrets: imported.into_iter().map(SecretResult::of).collect(),
             left_out: left_out.into_iter().map(LeftOutEntry::of).collect(),
+            notes,
             has_unbound,
         }
     }
@@ -204,7 +211,9 @@ impl Results {
             )
         });
         let secrets = self.secrets.iter().map(SecretResult::line);
-        left_out
+        let notes = self.notes.iter().cloned();
+        notes
+            .chain(left_out)
             .chain(secrets)
             .map(|line| crate::output::printable(line.trim_end()) + "\n")
             .collect()

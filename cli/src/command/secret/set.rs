@@ -124,6 +124,7 @@ async fn set_all(
         given: _,
         name,
         value,
+        is_quoted: _,
     } in entries
     {
         let value = Zeroizing::new(value.as_bytes().to_vec());

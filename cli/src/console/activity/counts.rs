@@ -22,9 +22,10 @@ pub(crate) struct Counts {
 
 impl Counts {
     pub(super) fn refuse(&mut self, reason: &str, number: u64) {
-        self.refused += number;
+        self.refused = self.refused.saturating_add(number);
         if self.refusals.len() < MAX_REASONS {
-            *self.refusals.entry(reason.to_owned()).or_default() += number;
+            let sum = self.refusals.entry(reason.to_owned()).or_default();
+            *sum = sum.saturating_add(number);
         }
     }
 
@@ -61,12 +62,13 @@ impl Counts {
             refusals,
             seconds,
         } = other;
-        self.calls += calls;
-        self.errors += errors;
-        self.refused += refused;
-        self.missed += missed;
+        self.calls = self.calls.saturating_add(*calls);
+        self.errors = self.errors.saturating_add(*errors);
+        self.refused = self.refused.saturating_add(*refused);
+        self.missed = self.missed.saturating_add(*missed);
         for (reason, number) in refusals {
-            *self.refusals.entry(reason.clone()).or_default() += number;
+            let sum = self.refusals.entry(reason.clone()).or_default();
+            *sum = sum.saturating_add(*number);
         }
         self.seconds.add(seconds);
     }

@@ -56,18 +56,19 @@ impl Histogram {
             return;
         }
         for ((_, number), (_, added)) in self.buckets.iter_mut().zip(&other.buckets) {
-            *number += added;
+            *number = number.saturating_add(*added);
         }
     }
 
     /// Returns an estimate in seconds of the duration that the share `quantile` of all durations does not exceed. Within a
     /// bucket, durations are taken as evenly spread, as by `histogram_quantile` of Prometheus.
     pub(crate) fn quantile(&self, quantile: f64) -> Option<f64> {
-        let total: u64 = self.buckets.iter().map(|(_, number)| number).sum();
-        if total == 0 {
+        // A sum of saturated numbers would overflow.
+        let total: f64 = self.buckets.iter().map(|(_, number)| *number as f64).sum();
+        if total <= 0.0 {
             return None;
         }
-        let rank = quantile * total as f64;
+        let rank = quantile * total;
         let (mut seen, mut lower) = (0.0, 0.0);
         for (bound, number) in &self.buckets {
             let number = *number as f64;

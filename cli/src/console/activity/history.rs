@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::counts::Counts;
+use super::{counts::Counts, totals::MAX_SERVERS};
 
 /// Time that a history covers.
 pub(crate) const WINDOW: Duration = Duration::from_secs(30 * 60);
@@ -52,27 +52,78 @@ struct Latest {
 pub(crate) struct History {
     intervals: VecDeque<Interval>,
     latest: Option<Latest>,
+    /// The latest start that any sample had.
+    newest_start: Option<f64>,
+    /// The time of the last sample of a process that is older than the one before.
+    mixed_at: Option<Duration>,
 }
 
 impl History {
-    /// Adds a sample of the counters at the time `at`. The first sample is only where later ones are counted from.
+    /// Adds a sample of the counters at the time `at`. The first sample is only where later ones are counted from, and so is one
+    /// after a time that is longer than the window.
+    ///
+    /// A later start than ever before is a restart. An earlier one means that several processes answer under the address, such as
+    /// the replicas behind a balancer: their counters have nothing to do with each other, and what was counted may be wrong.
     pub(super) fn record(&mut self, at: Duration, started: f64, counts: BTreeMap<String, Counts>) {
-        if let Some(before) = &self.latest {
-            let is_restarted = before.started.total_cmp(&started).is_ne();
-            let added = counts.iter().filter_map(|(server, now)| {
-                let before = before.counts.get(server).filter(|_| !is_restarted);
-                let added = before.map_or_else(|| now.clone(), |before| now.since(before));
-                (!added.is_empty()).then(|| (server.clone(), added))
-            });
-            let interval = Interval {
-                from: before.at,
-                to: at,
-                servers: added.collect(),
-            };
+        if self.newest_start.is_some_and(|newest| started < newest) && !self.is_same_process(started) {
+            self.mixed_at = Some(at);
+            self.intervals.clear();
+        } else if let Some(interval) = self.interval_until(at, started, &counts) {
             self.append(interval);
         }
+        self.newest_start = Some(self.newest_start.map_or(started, |newest| newest.max(started)));
         self.latest = Some(Latest { at, started, counts });
-        self.forget_before(at.saturating_sub(WINDOW));
+        self.forget_old(at);
+    }
+
+    fn is_same_process(&self, started: f64) -> bool {
+        let latest = self.latest.as_ref();
+        latest.is_some_and(|latest| latest.started.total_cmp(&started).is_eq())
+    }
+
+    /// Returns what happened since the last sample, if that can be told.
+    fn interval_until(
+        &self,
+        at: Duration,
+        started: f64,
+        counts: &BTreeMap<String, Counts>,
+    ) -> Option<Interval> {
+        let before = self.latest.as_ref()?;
+        let is_restarted = !self.is_same_process(started);
+        if at.saturating_sub(before.at) > WINDOW || (is_restarted && self.has_several_processes(at)) {
+            return None;
+        }
+        // A server that the limit left out may have had calls for a long time.
+        let is_cut = before.counts.len() >= MAX_SERVERS;
+        let added = counts.iter().filter_map(|(server, now)| {
+            let added = match before.counts.get(server).filter(|_| !is_restarted) {
+                Some(before) => now.since(before),
+                None if is_cut && !is_restarted => return None,
+                None => now.clone(),
+            };
+            (!added.is_empty()).then(|| (server.clone(), added))
+        });
+        Some(Interval {
+            from: before.at,
+            to: at,
+            servers: added.collect(),
+        })
+    }
+
+    /// Returns true when several processes have answered under one address within the window before `now`.
+    pub(crate) fn has_several_processes(&self, now: Duration) -> bool {
+        let mixed_at = self.mixed_at;
+        mixed_at.is_some_and(|mixed_at| now.saturating_sub(mixed_at) <= WINDOW)
+    }
+
+    /// Returns true after the first sample.
+    pub(crate) fn has_sample(&self) -> bool {
+        self.latest.is_some()
+    }
+
+    /// Forgets what was before the window that ends at `now`.
+    pub(super) fn forget_old(&mut self, now: Duration) {
+        self.forget_before(now.saturating_sub(WINDOW));
     }
 
     /// Adds the interval to the last one while that is short. A long one stays alone, so that the calls of a time that nobody
@@ -141,12 +192,15 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
-    fn page(calls: u64) -> BTreeMap<String, Counts> {
-        let counts = Counts {
+    fn counts(calls: u64) -> Counts {
+        Counts {
             calls,
             ..Counts::default()
-        };
-        [("api".to_owned(), counts)].into()
+        }
+    }
+
+    fn page(calls: u64) -> BTreeMap<String, Counts> {
+        [("api".to_owned(), counts(calls))].into()
     }
 
     fn lengths(history: &History) -> Vec<(u64, u64)> {
@@ -200,8 +254,8 @@ mod tests {
         assert!(history.covered() >= WINDOW, "{:?}", history.covered());
         // A short look between long pauses is an interval of its own, and the number of intervals is bounded all the same.
         for look in 0..1_000 {
-            history.record(seconds(20_000 + 23 * look), 1.0, page(2_000 + look));
-            history.record(seconds(20_002 + 23 * look), 1.0, page(2_000 + look));
+            history.record(seconds(11_000 + 23 * look), 1.0, page(2_000 + look));
+            history.record(seconds(11_002 + 23 * look), 1.0, page(2_000 + look));
         }
         assert_eq!(history.intervals.len(), MAX_INTERVALS);
     }
@@ -227,7 +281,60 @@ mod tests {
         }
         assert!(history.covered() <= WINDOW + INTERVAL, "{:?}", history.covered());
         assert!(history.covered() >= WINDOW, "{:?}", history.covered());
-        history.record(seconds(50_000), 1.0, page(10_001));
-        assert_eq!(history.intervals.len(), 1);
+        let last = seconds(2 * 9_999);
+        history.forget_old(last + WINDOW / 2);
+        assert!(
+            history.covered() <= WINDOW / 2 + INTERVAL,
+            "{:?}",
+            history.covered()
+        );
+        history.forget_old(last + WINDOW);
+        assert_eq!(history.covered(), Duration::ZERO);
+    }
+
+    #[test]
+    fn calls_of_a_time_longer_than_the_window_are_not_counted() {
+        let mut history = History::default();
+        history.record(seconds(0), 1.0, page(0));
+        history.record(WINDOW + seconds(1), 1.0, page(1_000));
+        assert_eq!((history.total().calls, lengths(&history)), (0, vec![]));
+        history.record(WINDOW + seconds(3), 1.0, page(1_002));
+        assert_eq!(lengths(&history), [(2, 2)]);
+    }
+
+    #[test]
+    fn processes_that_answer_in_turn_make_no_calls() {
+        let mut history = History::default();
+        let (old, new) = (1.0, 2.0);
+        history.record(seconds(0), old, page(1_000_000));
+        assert!(!history.has_several_processes(seconds(0)));
+        // This could be a restart.
+        history.record(seconds(2), new, page(500_000));
+        for turn in 2..20 {
+            let (started, calls) = if turn % 2 == 0 {
+                (old, 1_000_000)
+            } else {
+                (new, 500_000)
+            };
+            history.record(seconds(2 * turn), started, page(calls));
+            assert!(history.has_several_processes(seconds(2 * turn)));
+        }
+        assert_eq!(history.total().calls, 0);
+        history.record(seconds(40), new, page(500_003));
+        assert_eq!(history.total().calls, 3);
+        // Nobody is told of them for ever.
+        assert!(!history.has_several_processes(seconds(40) + WINDOW));
+    }
+
+    #[test]
+    fn a_server_that_the_limit_left_out_before_is_counted_from_now_on() {
+        let mut history = History::default();
+        let counted = |first: usize| {
+            let servers = (first..first + MAX_SERVERS).map(|number| (format!("s{number}"), counts(1_000)));
+            servers.collect::<BTreeMap<_, _>>()
+        };
+        history.record(seconds(0), 1.0, counted(0));
+        history.record(seconds(2), 1.0, counted(1));
+        assert_eq!(history.total().calls, 0);
     }
 }

@@ -58,12 +58,25 @@ struct SamplerState {
     injector: Source,
     vault: Source,
     sampled_at: Option<Duration>,
-    /// By name, with the time at which a page looked at the workspace last.
-    workspaces: BTreeMap<String, (Duration, History)>,
+    workspaces: BTreeMap<String, KeptWorkspace>,
     /// Calls that name no known server, of all workspaces.
     unknown: History,
     decrypts: History,
 }
+
+/// A workspace whose calls are kept.
+#[derive(Default)]
+struct KeptWorkspace {
+    /// The time at which a page looked at the workspace last.
+    looked_at: Duration,
+    /// Number of live pages.
+    viewers: usize,
+    history: History,
+}
+
+/// Every workspace whose calls are kept has a live page.
+#[derive(Debug)]
+pub(super) struct TooManyWorkspaces;
 
 /// What a page of one workspace shows.
 pub(super) struct View<'a> {
@@ -78,6 +91,7 @@ pub(super) struct View<'a> {
 /// A live page. The sampler runs while there is one.
 pub(super) struct Viewer {
     activity: Arc<Activity>,
+    workspace: String,
     samples: watch::Receiver<u64>,
 }
 
@@ -118,42 +132,25 @@ impl Activity {
         }
     }
 
-    /// Registers a live page of a workspace.
-    pub(super) fn watch(self: &Arc<Self>, workspace: &str) -> Viewer {
-        self.look_at(workspace);
+    /// Registers a live page of a workspace, whose calls are kept until the page ends.
+    pub(super) fn watch(self: &Arc<Self>, workspace: &str) -> Result<Viewer, TooManyWorkspaces> {
+        let now = self.started.elapsed();
+        self.state().look_at(workspace, now)?.viewers += 1;
         let samples = self.samples.subscribe();
         self.viewers.send_modify(|number| *number += 1);
-        Viewer {
+        Ok(Viewer {
             activity: self.clone(),
+            workspace: workspace.to_owned(),
             samples,
-        }
+        })
     }
 
     /// Takes a sample that has the calls of a workspace, unless there is one from just now.
     pub(super) async fn sample_for(&self, workspace: &str) {
-        self.look_at(workspace);
-        self.sample().await;
-    }
-
-    /// Begins to keep the calls of a workspace. The one that no page has looked at for the longest time gives way.
-    fn look_at(&self, workspace: &str) {
         let now = self.started.elapsed();
-        let mut state = self.state();
-        let is_new = !state.workspaces.contains_key(workspace);
-        let entry = state.workspaces.entry(workspace.to_owned());
-        entry.or_insert_with(|| (now, History::default())).0 = now;
-        if is_new {
-            state.sampled_at = None;
-        }
-        if state.workspaces.len() > MAX_WORKSPACES {
-            let oldest = state
-                .workspaces
-                .iter()
-                .min_by_key(|(_, (looked_at, _))| *looked_at);
-            if let Some(oldest) = oldest.map(|(name, _)| name.clone()) {
-                state.workspaces.remove(&oldest);
-            }
-        }
+        // The page says that its calls are not kept.
+        drop(self.state().look_at(workspace, now).map(drop));
+        self.sample().await;
     }
 
     async fn sample(&self) {
@@ -212,16 +209,18 @@ impl Activity {
 
     /// Calls `show` with what a page of a workspace shows.
     pub(super) fn show<T>(&self, workspace: &str, show: impl FnOnce(&View<'_>) -> T) -> T {
-        let state = self.state();
+        let now = self.started.elapsed();
+        let mut state = self.state();
+        state.forget_old(now);
         let none = History::default();
         show(&View {
             injector: &state.injector,
             vault: &state.vault,
-            now: self.started.elapsed(),
+            now,
             calls: state
                 .workspaces
                 .get(workspace)
-                .map_or(&none, |(_, history)| history),
+                .map_or(&none, |kept| &kept.history),
             unknown: &state.unknown,
             decrypts: &state.decrypts,
         })
@@ -234,14 +233,47 @@ impl Activity {
 }
 
 impl SamplerState {
+    /// Begins to keep the calls of a workspace, or goes on. The one without a live page that no page has looked at for the longest
+    /// time gives way.
+    fn look_at(&mut self, workspace: &str, now: Duration) -> Result<&mut KeptWorkspace, TooManyWorkspaces> {
+        if !self.workspaces.contains_key(workspace) {
+            self.make_room()?;
+            self.sampled_at = None;
+        }
+        let kept = self.workspaces.entry(workspace.to_owned()).or_default();
+        kept.looked_at = now;
+        Ok(kept)
+    }
+
+    fn make_room(&mut self) -> Result<(), TooManyWorkspaces> {
+        if self.workspaces.len() < MAX_WORKSPACES {
+            return Ok(());
+        }
+        let unwatched = self.workspaces.iter().filter(|(_, kept)| kept.viewers == 0);
+        let oldest = unwatched.min_by_key(|(_, kept)| kept.looked_at);
+        let oldest = oldest.map(|(name, _)| name.clone()).ok_or(TooManyWorkspaces)?;
+        self.workspaces.remove(&oldest);
+        Ok(())
+    }
+
+    /// Forgets what is older than the window. No sample does so while the services do not answer.
+    fn forget_old(&mut self, now: Duration) {
+        self.unknown.forget_old(now);
+        self.decrypts.forget_old(now);
+        for kept in self.workspaces.values_mut() {
+            kept.history.forget_old(now);
+        }
+    }
+
     /// `sampled` are the workspaces that the totals were read for. One that a page began to look at since then is not.
     fn record_calls(&mut self, now: Duration, totals: Totals, sampled: &BTreeSet<String>) {
         let Totals { started, mut counts } = totals;
         self.unknown
             .record(now, started, counts.remove("").unwrap_or_default());
-        for (name, (_, history)) in &mut self.workspaces {
+        for (name, kept) in &mut self.workspaces {
             if sampled.contains(name) {
-                history.record(now, started, counts.remove(name).unwrap_or_default());
+                kept.history
+                    .record(now, started, counts.remove(name).unwrap_or_default());
             }
         }
     }
@@ -256,16 +288,43 @@ fn state_of(totals: &Option<Result<Totals, String>>) -> SourceState {
 }
 
 impl Viewer {
-    /// Waits for the next sample. Keeps the workspace among those that were looked at last.
-    pub(super) async fn next_sample(&mut self, workspace: &str) {
+    /// Waits for the next sample.
+    pub(super) async fn next_sample(&mut self) {
         // The sender is a field of `activity`, so waiting for it does not fail.
         drop(self.samples.changed().await);
-        self.activity.look_at(workspace);
     }
 }
 
 impl Drop for Viewer {
     fn drop(&mut self) {
         self.activity.viewers.send_modify(|number| *number -= 1);
+        let now = self.activity.started.elapsed();
+        if let Some(kept) = self.activity.state().workspaces.get_mut(&self.workspace) {
+            kept.viewers -= 1;
+            kept.looked_at = now;
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_workspace_with_a_live_page_never_gives_way() {
+        let activity = Arc::new(Activity::of(None, None));
+        let mut viewers: Vec<_> = (0..MAX_WORKSPACES)
+            .map(|number| activity.watch(&format!("w{number}")).unwrap())
+            .collect();
+        assert!(activity.watch("further").is_err());
+        // A second page of a workspace needs no room.
+        drop(activity.watch("w0").unwrap());
+        assert!(activity.watch("further").is_err());
+        drop(viewers.remove(0));
+        let further = activity.watch("further").unwrap();
+        assert!(activity.watch("w0").is_err());
+        drop((further, viewers));
+        assert!(activity.watch("w0").is_ok());
     }
 }

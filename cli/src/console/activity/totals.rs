@@ -44,8 +44,10 @@ pub(super) fn of_injector(page: &str, workspaces: &BTreeSet<String>) -> Result<T
         let number = sample.count();
         match sample.name {
             "aerostack_injector_calls_total" => count_calls(counts, &sample, number),
-            "aerostack_injector_broken_off_calls_total" => counts.errors += number,
-            "aerostack_injector_missed_secrets_total" => counts.missed += number,
+            "aerostack_injector_broken_off_calls_total" => {
+                counts.errors = counts.errors.saturating_add(number)
+            }
+            "aerostack_injector_missed_secrets_total" => counts.missed = counts.missed.saturating_add(number),
             "aerostack_injector_call_duration_seconds_bucket" => {
                 let place = (workspace.to_owned(), server.to_owned());
                 buckets.entry(place).or_default().extend(bucket(&sample));
@@ -63,12 +65,12 @@ pub(super) fn of_injector(page: &str, workspaces: &BTreeSet<String>) -> Result<T
 }
 
 fn count_calls(counts: &mut Counts, sample: &Sample<'_>, number: u64) {
-    counts.calls += number;
+    counts.calls = counts.calls.saturating_add(number);
     match (sample.label("outcome"), sample.label("status_class")) {
-        ("FORWARDED", "5xx") => counts.errors += number,
+        ("FORWARDED", "5xx") => counts.errors = counts.errors.saturating_add(number),
         ("FORWARDED", _) => {}
         (reason, _) if is_name(reason) => counts.refuse(reason, number),
-        _ => counts.refused += number,
+        _ => counts.refused = counts.refused.saturating_add(number),
     }
 }
 
@@ -80,16 +82,16 @@ pub(super) fn of_vault(page: &str) -> Result<Totals, ForeignPage> {
         let number = sample.count();
         match (sample.name, sample.label("outcome"), sample.label("status")) {
             ("aerostack_vault_decrypts_total", outcome, _) => {
-                counts.calls += number;
+                counts.calls = counts.calls.saturating_add(number);
                 if outcome != "OK" && is_name(outcome) {
                     counts.refuse(outcome, number);
                 }
             }
             ("aerostack_vault_decrypted_secrets_total", _, "not_found" | "expired") => {
-                counts.missed += number
+                counts.missed = counts.missed.saturating_add(number)
             }
             ("aerostack_vault_decrypted_secrets_total", _, "data_loss" | "key_not_loaded") => {
-                counts.errors += number
+                counts.errors = counts.errors.saturating_add(number)
             }
             ("aerostack_vault_decrypt_duration_seconds_bucket", _, _) => buckets.extend(bucket(&sample)),
             _ => {}
@@ -180,6 +182,20 @@ mod tests {
         let totals = of_vault(page).unwrap();
         let counts = &totals.counts[""][""];
         assert_eq!((counts.calls, counts.refused, counts.missed), (6, 1, 2));
+    }
+
+    #[test]
+    fn numbers_that_are_too_large_do_not_overflow() {
+        let page = INJECTOR
+            .replace("} 10\n", "} 1e30\n")
+            .replace("} 1\n", "} 1e30\n");
+        let page = format!("aerostack_build_info{{service=\"injector-service\"}} 1\n{page}");
+        let totals = of_injector(&page, &wanted()).unwrap();
+        let counts = &totals.counts["dev"]["api"];
+        assert_eq!((counts.calls, counts.errors), (u64::MAX, u64::MAX));
+        let mut sum = counts.clone();
+        sum.add(counts);
+        assert_eq!(sum.calls, u64::MAX);
     }
 
     #[test]

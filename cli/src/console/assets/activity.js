@@ -19,7 +19,7 @@ export function streamActivity(element) {
   const refused = async () => {
     const answer = await fetch(location.href).catch(() => null);
     if (answer?.status === 401) location.reload();
-    else timer = setTimeout(open, RETRY_MS);
+    else if (!isPaused()) timer = setTimeout(open, RETRY_MS);
   };
   const open = () => {
     close();

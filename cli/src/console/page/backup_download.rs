@@ -1,6 +1,11 @@
 //! Makes a backup, and sends it to the browser as a download.
 
-use std::{io, sync::Arc};
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
 
 use axum::{
     body::Body,
@@ -11,7 +16,7 @@ use hyper::body::Bytes;
 use jiff::{Timestamp, tz::TimeZone};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::Stream;
 
 use super::backup;
 use crate::{
@@ -35,7 +40,7 @@ pub(in crate::console) async fn make(Change { visit, fields: _ }: Change) -> Res
         Ok(begun) => begun,
         Err(failure) => return backup::page(&visit, Some(failure.into())).await,
     };
-    let download = Download {
+    let mut download = Download {
         file_name: Timestamp::now()
             .to_zoned(TimeZone::UTC)
             .strftime("vault-%Y-%m-%dT%H%M%SZ.backup")
@@ -43,6 +48,7 @@ pub(in crate::console) async fn make(Change { visit, fields: _ }: Change) -> Res
         session: visit.session,
         bytes: 0,
         hash: Sha256::new(),
+        end: None,
     };
     let headers = [
         (
@@ -52,9 +58,34 @@ pub(in crate::console) async fn make(Change { visit, fields: _ }: Change) -> Res
         (header::CONTENT_DISPOSITION, download.disposition()),
     ];
     let (chunks, stream) = mpsc::channel(UNREAD);
-    tokio::spawn(download.run(backup, first, chunks));
-    (headers, Body::from_stream(ReceiverStream::new(stream))).into_response()
+    tokio::spawn(async move { download.run(backup, first, chunks).await });
+    (headers, Body::from_stream(DownloadBody(stream))).into_response()
 }
+
+/// A part of the body of the download.
+enum Part {
+    Chunk(Bytes),
+    /// The backup is whole.
+    End,
+}
+
+/// The body of the download. It ends well only after [`Part::End`]: a task that stopped for any other reason, such as a panic,
+/// must not leave a body that looks whole.
+struct DownloadBody(mpsc::Receiver<Part>);
+
+impl Stream for DownloadBody {
+    type Item = io::Result<Bytes>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        Poll::Ready(match ready!(self.0.poll_recv(context)) {
+            Some(Part::Chunk(chunk)) => Some(Ok(chunk)),
+            Some(Part::End) => None,
+            None => Some(Err(io::Error::other("the backup is not whole"))),
+        })
+    }
+}
+
+const GIVEN_UP: &str = "the browser gave the download up";
 
 /// A backup on its way to the browser.
 struct Download {
@@ -63,6 +94,18 @@ struct Download {
     session: Arc<Session>,
     bytes: u64,
     hash: Sha256,
+    /// `None` until the backup has ended, well or not.
+    end: Option<BackupState>,
+}
+
+impl Drop for Download {
+    fn drop(&mut self) {
+        let broken_off = || BackupState::Failed {
+            why: "the console broke it off".to_owned(),
+        };
+        let state = self.end.take().unwrap_or_else(broken_off);
+        self.session.memory.keep_backup(&self.file_name, state);
+    }
 }
 
 impl Download {
@@ -71,28 +114,50 @@ impl Download {
         HeaderValue::from_str(&disposition).unwrap_or(HeaderValue::from_static("attachment"))
     }
 
-    async fn run(
-        mut self,
+    /// Sends the backup to the browser, until the session ends.
+    async fn run(&mut self, backup: BackupStream, first: Option<Vec<u8>>, parts: mpsc::Sender<Part>) {
+        let session = self.session.clone();
+        let sent = session
+            .ended
+            .run_until_cancelled(self.send(backup, first, &parts));
+        let sent = sent.await.unwrap_or_else(|| Err("the session ended".to_owned()));
+        let state = match sent {
+            Ok(()) => self.complete(),
+            Err(why) => BackupState::Failed { why },
+        };
+        // The browser loads the page as soon as it has the file, so the state is kept before the body ends.
+        self.session.memory.keep_backup(&self.file_name, state.clone());
+        let is_complete = matches!(state, BackupState::Complete { .. });
+        self.end = Some(state);
+        if is_complete && parts.send(Part::End).await.is_err() {
+            let why = GIVEN_UP.to_owned();
+            self.end = Some(BackupState::Failed { why });
+        }
+    }
+
+    /// Sends everything but the end. Returns the reason for which the backup is not whole.
+    async fn send(
+        &mut self,
         mut backup: BackupStream,
         first: Option<Vec<u8>>,
-        chunks: mpsc::Sender<io::Result<Bytes>>,
-    ) {
-        let mut next = Ok(first);
-        let state = loop {
+        parts: &mpsc::Sender<Part>,
+    ) -> Result<(), String> {
+        let mut next: Result<_, Failure> = Ok(first);
+        loop {
             match next {
                 Ok(Some(chunk)) => {
                     self.count(&chunk);
-                    if chunks.send(Ok(chunk.into())).await.is_err() {
-                        let why = "the browser gave the download up".to_owned();
-                        break BackupState::Failed { why };
-                    }
+                    let sent = parts.send(Part::Chunk(chunk.into())).await;
+                    sent.map_err(|_| GIVEN_UP.to_owned())?;
                 }
-                Ok(None) => break self.complete(),
-                Err(failure) => break failed(failure, &chunks).await,
+                Ok(None) => return Ok(()),
+                Err(failure) => {
+                    tracing::warn!(error = %failure, "backup broken off");
+                    return Err(failure.message);
+                }
             }
             next = backup.next().await;
-        };
-        self.session.memory.keep_backup(&self.file_name, state);
+        }
     }
 
     fn count(&mut self, chunk: &[u8]) {
@@ -111,13 +176,36 @@ impl Download {
     }
 }
 
-/// Breaks the body off.
-async fn failed(failure: Failure, chunks: &mpsc::Sender<io::Result<Bytes>>) -> BackupState {
-    tracing::warn!(error = %failure, "backup broken off");
-    drop(
-        chunks
-            .send(Err(io::Error::other("the backup is not whole")))
-            .await,
-    );
-    BackupState::Failed { why: failure.message }
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+mod tests {
+    use http_body_util::BodyExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_body_whose_task_was_aborted_does_not_look_whole() {
+        let (parts, stream) = mpsc::channel(UNREAD);
+        let task = tokio::spawn(async move {
+            parts.send(Part::Chunk(Bytes::from_static(b"x"))).await.unwrap();
+            std::future::pending::<()>().await;
+            drop(parts);
+        });
+        let mut body = Body::from_stream(DownloadBody(stream));
+        assert_eq!(
+            body.frame().await.unwrap().unwrap().into_data().unwrap(),
+            b"x".as_slice()
+        );
+        task.abort();
+        assert!(body.frame().await.unwrap().is_err());
+    }
+
+    #[tokio::test]
+    async fn a_body_ends_well_after_the_end_of_the_backup() {
+        let (parts, stream) = mpsc::channel(UNREAD);
+        parts.send(Part::Chunk(Bytes::from_static(b"x"))).await.unwrap();
+        parts.send(Part::End).await.ok().unwrap();
+        let body = Body::from_stream(DownloadBody(stream)).collect().await.unwrap();
+        assert_eq!(body.to_bytes(), b"x".as_slice());
+    }
 }

@@ -1,7 +1,8 @@
 //! Restores a backup that the browser uploads. The file goes to the vault while it arrives.
 
+use std::sync::Arc;
+
 use axum::response::Response;
-use multer::Field;
 use proto::vault::v1::RestoreBackupRequest;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -11,9 +12,12 @@ use super::{backup, frame::see_other};
 use crate::{
     backup::{CHUNK, restore as restore_backup},
     console::{
-        upload::{Parts, Upload, UploadFault, next_chunk},
+        app::SharedApp,
+        sign_in::Session,
+        upload::{Part, Parts, Upload, UploadFault},
         view::{FormError, Notice, count},
     },
+    failure::{Failure, FailureKind},
     model::RestoredBackup,
 };
 
@@ -25,33 +29,52 @@ const MAX_DISCARDED: u64 = 16 * 1024 * 1024 * 1024;
 
 pub(in crate::console) async fn restore(Upload { visit, mut parts }: Upload) -> Response {
     let file = match parts.next().await {
-        Ok(Some(field)) if field.name() == Some("file") => field,
+        Ok(Some(field)) if field.name() == "file" => field,
         Ok(_) => return backup::page(&visit, Some(no_file())).await,
         Err(fault) => return fault.page(),
     };
     let (chunks, stream) = mpsc::channel(UNREAD);
     let answered = CancellationToken::new();
-    let restore = async {
-        let restored = restore_backup(&visit.app.services.vault, ReceiverStream::new(stream)).await;
-        answered.cancel();
-        restored
-    };
-    let (sent, restored) = tokio::join!(send(file, chunks, &answered), restore);
-    let sent = match sent {
-        Ok(bytes) => bytes,
-        Err(fault) => return fault.page(),
-    };
-    discard_rest(&mut parts).await;
-    match restored {
-        Ok(restored) => {
-            describe(&restored)
-                .into_iter()
-                .for_each(|notice| visit.session.notify(notice));
-            see_other("/")
-        }
-        Err(_) if sent == 0 => backup::page(&visit, Some(no_file())).await,
-        Err(failure) => backup::page(&visit, Some(failure.into())).await,
+    let task = tokio::spawn(restore_and_notify(
+        visit.app.clone(),
+        visit.session.clone(),
+        stream,
+        answered.clone(),
+    ));
+    let sent = send(file, chunks, &answered, &visit.session.ended).await;
+    let restored = task.await.unwrap_or_else(|_| {
+        let message = "the restore was broken off: whether the backup was restored is not known";
+        Err(Failure::new(FailureKind::Unavailable, message).hint("look at the list of the workspaces"))
+    });
+    if sent.is_ok() {
+        discard_rest(&mut parts).await;
     }
+    match (restored, sent) {
+        // The vault has restored the backup, even when the end of the form did not arrive.
+        (Ok(()), _) => see_other("/"),
+        // Nobody knows whether the vault has restored the backup.
+        (Err(failure), _) if failure.kind == FailureKind::Unavailable => {
+            backup::page(&visit, Some(failure.into())).await
+        }
+        (Err(_), Err(fault)) => fault.page(),
+        (Err(_), Ok(0)) => backup::page(&visit, Some(no_file())).await,
+        (Err(failure), Ok(_)) => backup::page(&visit, Some(failure.into())).await,
+    }
+}
+
+/// Restores the backup, and tells the session. The restore goes on when the browser goes away after the last byte, and then a
+/// later page shows the notice.
+async fn restore_and_notify(
+    app: SharedApp,
+    session: Arc<Session>,
+    chunks: mpsc::Receiver<RestoreBackupRequest>,
+    answered: CancellationToken,
+) -> Result<(), Failure> {
+    let restored = restore_backup(&app.services.vault, ReceiverStream::new(chunks)).await;
+    answered.cancel();
+    let notices = describe(&restored?);
+    notices.into_iter().for_each(|notice| session.notify(notice));
+    Ok(())
 }
 
 fn no_file() -> FormError {
@@ -62,12 +85,17 @@ fn no_file() -> FormError {
 ///
 /// After an error the vault sees a backup that ends too early, which it refuses.
 async fn send(
-    mut file: Field<'static>,
+    mut file: Part,
     chunks: mpsc::Sender<RestoreBackupRequest>,
     answered: &CancellationToken,
+    session_ended: &CancellationToken,
 ) -> Result<u64, UploadFault> {
     let mut sent = 0;
-    while let Some(bytes) = next_chunk(&mut file).await? {
+    while let Some(bytes) = session_ended
+        .run_until_cancelled(file.next_chunk())
+        .await
+        .unwrap_or(Err(UploadFault::SessionEnded))?
+    {
         sent += bytes.len() as u64;
         if sent > MAX_DISCARDED && answered.is_cancelled() {
             break;

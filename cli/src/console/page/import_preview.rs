@@ -1,12 +1,13 @@
 //! The plan of an import, which contains names and no values, and its confirmation.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::response::Response;
 use maud::{Markup, html};
+use tokio::time;
 
 use super::{
-    frame::{failure_page, render_form, see_other},
+    frame::{render_form, see_other},
     paths::InWorkspace,
     secret_form::{SecretFields, metadata_fields},
     secret_put::secret_breadcrumb,
@@ -16,7 +17,7 @@ use crate::{
         app::SharedApp,
         fields::Fields,
         guard::{Change, PageRequest},
-        session_memory::{ImportResults, WaitingImport},
+        session_memory::{ImportResults, ImportState, WaitingImport},
         sign_in::Session,
         view::{
             FormError, Notice, Section, Submit, cell, count, error_summary, hidden, prose, sentence, submit,
@@ -25,6 +26,9 @@ use crate::{
     failure::{Failure, FailureKind},
     secret_import::{ImportOptions, ImportPlan, LeftOut, PlannedPut, put_all},
 };
+
+/// Time after which the page of a long import shows its progress.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 pub(in crate::console) async fn show(InWorkspace(workspace): InWorkspace, visit: PageRequest) -> Response {
     page(
@@ -47,7 +51,8 @@ pub(in crate::console) async fn confirm(
         Ok(options) => options,
         Err(error) => return page(&visit, workspace, &entered, Some(&error)),
     };
-    let Some(plan) = visit.session.memory.confirm(workspace, fields.number("import")) else {
+    let number = fields.number("import");
+    let Some(plan) = visit.session.memory.confirm(workspace, number) else {
         return forgotten(&visit, workspace);
     };
     let puts = put(
@@ -55,16 +60,19 @@ pub(in crate::console) async fn confirm(
         visit.session.clone(),
         workspace.to_owned(),
         options,
+        number,
         plan,
     );
-    match tokio::spawn(puts).await {
-        Ok(()) => see_other(&format!("/w/{workspace}/secrets/import/results")),
+    let session = visit.session.clone();
+    let task = tokio::spawn(async move {
         // The task panicked, or the console is stopping.
-        Err(_) => {
-            let failure = Failure::new(FailureKind::Internal, "the import was broken off");
-            failure_page(&visit, Section::Workspaces, failure)
+        if tokio::spawn(puts).await.is_err() {
+            session.memory.keep_import(number, ImportState::BrokenOff);
         }
-    }
+    });
+    // A short import leads to its results at once, and a longer one to its progress.
+    drop(time::timeout(PATIENCE, task).await);
+    see_other(&format!("/w/{workspace}/secrets/import/results?import={number}"))
 }
 
 /// Forgets the values without putting them.
@@ -84,15 +92,30 @@ async fn put(
     session: Arc<Session>,
     workspace: String,
     options: ImportOptions,
+    number: u64,
     plan: ImportPlan,
 ) {
-    let ImportPlan { puts, left_out, .. } = plan;
-    let secrets = put_all(&app.services.vault, &workspace, &options, puts, &mut || ()).await;
-    session.memory.keep_results(ImportResults {
-        workspace,
+    let ImportPlan {
+        format: _,
+        puts,
+        left_out,
+        faults: _,
+        notes,
+    } = plan;
+    let (mut done, all) = (0, puts.len());
+    let mut count = || {
+        done += 1;
+        session
+            .memory
+            .keep_import(number, ImportState::Running { done, all });
+    };
+    let secrets = put_all(&app.services.vault, &workspace, &options, puts, &mut count).await;
+    let results = ImportResults {
         secrets,
         left_out,
-    });
+        notes,
+    };
+    session.memory.keep_import(number, ImportState::Ended(results));
 }
 
 /// Empty fields keep the origins and labels of the secrets that are replaced.

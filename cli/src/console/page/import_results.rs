@@ -1,35 +1,94 @@
-//! The results of the last import into a workspace: what was stored and what was not.
+//! The progress and the results of an import into a workspace: what was stored and what was not.
 
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use maud::{Markup, html};
 
 use super::{
-    frame::{render, see_other},
+    frame::{render_live, see_other},
     import_preview::left_out,
     paths::InWorkspace,
     secret_put::secret_breadcrumb,
 };
 use crate::{
     console::{
-        guard::PageRequest,
-        session_memory::ImportResults,
-        view::{Section, cell, count, icon, prose, sentence},
+        guard::{PageRequest, QueryFields},
+        session_memory::{ImportResults, ImportState},
+        view::{Section, cell, count, grouped, icon, prose, sentence},
     },
     secret_import::{Imported, Outcome},
 };
 
-pub(in crate::console) async fn show(InWorkspace(workspace): InWorkspace, visit: PageRequest) -> Response {
-    match visit.session.memory.results(workspace.as_str(), body) {
-        Some(body) => render(&visit, "Results", Section::Workspaces, &body),
+pub(in crate::console) async fn show(
+    InWorkspace(workspace): InWorkspace,
+    QueryFields(query): QueryFields,
+    visit: PageRequest,
+) -> Response {
+    let (workspace, number) = (workspace.as_str(), query.number("import"));
+    let shown = visit.session.memory.confirmed(workspace, number, |state| {
+        let is_running = matches!(state, ImportState::Running { .. });
+        let body = match state {
+            ImportState::Ended(results) => body(workspace, results),
+            ImportState::Running { .. } | ImportState::BrokenOff => unfinished(workspace, number, state),
+        };
+        (is_running, body)
+    });
+    match shown {
+        Some((is_running, body)) => render_live(&visit, "Results", Section::Workspaces, is_running, &body),
         None => see_other(&format!("/w/{workspace}/secrets")),
     }
 }
 
-fn body(results: &ImportResults) -> Markup {
+/// Answers with the progress alone.
+pub(in crate::console) async fn live(
+    InWorkspace(workspace): InWorkspace,
+    QueryFields(query): QueryFields,
+    visit: PageRequest,
+) -> Response {
+    let (workspace, number) = (workspace.as_str(), query.number("import"));
+    let show = |state: &ImportState| progress(workspace, number, state);
+    let shown = visit.session.memory.confirmed(workspace, number, show);
+    shown.unwrap_or_default().into_response()
+}
+
+fn unfinished(workspace: &str, number: u64, state: &ImportState) -> Markup {
+    html! {
+        (secret_breadcrumb(workspace, None))
+        h1 { "Storing the secrets" }
+        p.quiet { "The console goes on when you leave this page." }
+        div data-live={ "/w/" (workspace) "/secrets/import/results/live?import=" (number) } data-interval="1000" {
+            (progress(workspace, number, state))
+        }
+    }
+}
+
+fn progress(workspace: &str, number: u64, state: &ImportState) -> Markup {
+    html! {
+        @match state {
+            ImportState::Running { done, all } => {
+                p role="status" { "Running: " span.number { (grouped(*done)) " of " (grouped(*all)) } }
+                progress max=((*all).max(1)) value=(done) aria-label="Secrets that were tried" {}
+            }
+            ImportState::Ended(_) => {
+                p role="status" {
+                    "The import has ended. "
+                    a href={ "/w/" (workspace) "/secrets/import/results?import=" (number) } { "Show the results" }
+                }
+            }
+            ImportState::BrokenOff => {
+                p role="status" {
+                    "The import was broken off. "
+                    a href={ "/w/" (workspace) "/secrets" } { "The list of secrets" } " shows what is stored."
+                }
+            }
+        }
+    }
+}
+
+fn body(workspace: &str, results: &ImportResults) -> Markup {
     let ImportResults {
-        workspace,
         secrets,
         left_out: entries,
+        notes,
     } = results;
     let stored = secrets.iter().filter(|secret| secret.outcome.is_put()).count();
     let all = secrets.len() + entries.len();
@@ -53,6 +112,7 @@ fn body(results: &ImportResults) -> Markup {
                 }
             }
         }
+        @for note in notes { div.notice.warn { p { (prose(note)) } } }
         @if !entries.is_empty() { (left_out(entries)) }
         (outcomes(workspace, secrets))
         div.actions {

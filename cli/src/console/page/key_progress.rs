@@ -1,8 +1,10 @@
 //! The rotations that are under way, and those that have ended while the page was open.
 
+use std::collections::BTreeMap;
+
 use axum::response::{IntoResponse as _, Response};
 use maud::{Markup, html};
-use proto::vault::v1::{GetKeyStatusResponse, KeyRotation};
+use proto::vault::v1::{GetKeyStatusResponse, KeyRotation, KeyState, WorkspaceKey};
 
 use super::frame::failure_page;
 use crate::console::{
@@ -26,7 +28,10 @@ pub(in crate::console) async fn live(QueryFields(query): QueryFields, visit: Pag
         .map(str::to_owned)
         .collect();
     match visit.app.services.key_status().await {
-        Ok(status) => progress(&status, &watched).into_response(),
+        Ok(status) => {
+            let finished = finished(&visit, &status, &watched).await;
+            progress(&status, &watched, &finished).into_response()
+        }
         Err(failure) => failure_page(&visit, Section::Keys, failure),
     }
 }
@@ -40,6 +45,42 @@ pub(super) fn watched(status: &GetKeyStatusResponse, begun: &str) -> Vec<String>
     }
     watched.truncate(MAX_WATCHED);
     watched
+}
+
+/// Returns those of the `watched` workspaces whose rotation by this session has ended well: the key that the session made is the
+/// only one. The rotation of another person, or one that somebody followed with a further one, is not among them.
+pub(super) async fn finished(
+    visit: &PageRequest,
+    status: &GetKeyStatusResponse,
+    watched: &[String],
+) -> Vec<String> {
+    let rotated = watched
+        .iter()
+        .filter(|name| !is_running(status, name))
+        .filter_map(|name| Some((name.clone(), visit.session.memory.rotated_to(name)?)));
+    let rotated: BTreeMap<_, _> = rotated.collect();
+    let keys = visit
+        .app
+        .services
+        .keys_of(rotated.keys().cloned().collect())
+        .await;
+    let is_finished = |(workspace, key): &(String, String)| match keys.get(workspace) {
+        Some(Ok(keys)) => is_only_key(keys, key),
+        Some(Err(_)) | None => false,
+    };
+    rotated
+        .into_iter()
+        .filter(is_finished)
+        .map(|(workspace, _)| workspace)
+        .collect()
+}
+
+fn is_only_key(keys: &[WorkspaceKey], id: &str) -> bool {
+    matches!(keys, [key] if key.id == id && key.state() == KeyState::Active)
+}
+
+fn is_running(status: &GetKeyStatusResponse, name: &str) -> bool {
+    status.rotations.iter().any(|rotation| name_of(rotation) == name)
 }
 
 fn is_name(name: &str) -> bool {
@@ -60,21 +101,20 @@ fn title(name: &str) -> Markup {
     }
 }
 
-/// Draws the rotations that are under way, and those of `watched` that have ended.
-pub(super) fn progress(status: &GetKeyStatusResponse, watched: &[String]) -> Markup {
-    let is_running = |name: &&String| {
-        status
-            .rotations
-            .iter()
-            .any(|rotation| name_of(rotation) == **name)
-    };
-    let ended: Vec<_> = watched.iter().filter(|name| !is_running(name)).collect();
+/// Draws the rotations that are under way, and those of `watched` that are not. The rotations of `finished` have ended well.
+pub(super) fn progress(status: &GetKeyStatusResponse, watched: &[String], finished: &[String]) -> Markup {
+    let ended: Vec<_> = watched.iter().filter(|name| !is_running(status, name)).collect();
     html! {
         @for rotation in &status.rotations { (running(rotation)) }
         @for name in &ended {
             p.rotation-ended role="status" {
-                span.dot.good {}
-                (title(name)) " was rotated: nothing needs the old one any more. "
+                @if finished.contains(name) {
+                    span.dot.good {}
+                    (title(name)) " was rotated: nothing needs the old one any more. "
+                } @else {
+                    span.dot {}
+                    (title(name)) ": no rotation is under way. "
+                }
                 a href="/keys" { "Show the present keys" }
             }
         }
@@ -143,7 +183,7 @@ mod tests {
         let during = status(&[("w", 1200, 3000, 0), ("", 1, 2, 0)]);
         let names = watched(&during, "w");
         assert_eq!(names, ["w", "*"]);
-        let shown = progress(&during, &names).into_string();
+        let shown = progress(&during, &names, &[]).into_string();
         assert!(
             shown.contains("1,200 of 3,000 records") && shown.contains("1 of 2 workspaces"),
             "{shown}"
@@ -151,18 +191,37 @@ mod tests {
         assert!(shown.contains("<progress max=\"3000\" value=\"1200\""), "{shown}");
         assert!(!shown.contains("was rotated"), "{shown}");
 
-        let after = progress(&status(&[]), &names).into_string();
-        assert_eq!(after.matches("was rotated").count(), 2, "{after}");
-        assert!(progress(&status(&[]), &[]).into_string().contains("None."));
+        // The page claims an end only for the rotation that is known to have ended well.
+        let after = progress(&status(&[]), &names, &["w".to_owned()]).into_string();
+        assert_eq!(after.matches("was rotated").count(), 1, "{after}");
+        assert!(
+            after.contains("The store key: no rotation is under way"),
+            "{after}"
+        );
+        assert!(progress(&status(&[]), &[], &[]).into_string().contains("None."));
     }
 
     #[test]
     fn a_rotation_that_cannot_end_says_what_to_do() {
-        let stuck = progress(&status(&[("w", 9, 10, 1)]), &[]).into_string();
+        let stuck = progress(&status(&[("w", 9, 10, 1)]), &[], &[]).into_string();
         assert!(
             stuck.contains("Put these secrets again or delete them"),
             "{stuck}"
         );
+    }
+
+    #[test]
+    fn a_rotation_has_ended_when_its_key_is_the_only_one() {
+        let key = |id: &str, state: KeyState| WorkspaceKey {
+            id: id.to_owned(),
+            state: state.into(),
+            ..Default::default()
+        };
+        let (active, retired) = (KeyState::Active, KeyState::Retired);
+        assert!(is_only_key(&[key("new", active)], "new"));
+        assert!(!is_only_key(&[key("other", active)], "new"));
+        assert!(!is_only_key(&[key("new", active), key("old", retired)], "new"));
+        assert!(!is_only_key(&[], "new"));
     }
 
     #[test]

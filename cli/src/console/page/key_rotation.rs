@@ -29,6 +29,7 @@ pub(in crate::console) async fn rotate_workspace(
     let workspace = workspace.as_str();
     match visit.app.services.rotate_workspace_key(workspace).await {
         Ok(key) => {
+            visit.session.memory.keep_rotation(workspace, &key);
             visit
                 .session
                 .notify(Notice::done(format!("`{workspace}` has the new key `{key}`.")));

@@ -8,7 +8,7 @@ use proto::vault::v1::{GetKeyStatusResponse, Workspace};
 use super::{
     frame::{failure_page, render, render_live},
     key_levels::{levels, levels_without_keys},
-    key_progress::{progress, watched},
+    key_progress::{finished, progress, watched},
     key_workspaces::{Hierarchy, WorkspaceRow},
 };
 use crate::{
@@ -37,6 +37,7 @@ pub(in crate::console) async fn show(QueryFields(query): QueryFields, visit: Pag
         Err(failure) => return failure_page(&visit, Section::Keys, failure),
     };
     let watched = watched(&status, query.text("rotated"));
+    let finished = finished(&visit, &status, &watched).await;
     let is_rotating = !status.rotations.is_empty();
     let hierarchy = hierarchy(services, &status, &workspaces, query.number("page")).await;
     let body = html! {
@@ -44,7 +45,7 @@ pub(in crate::console) async fn show(QueryFields(query): QueryFields, visit: Pag
         @if status.sealed { (locked()) }
         section.rotations aria-labelledby="rotations-title" {
             h2 #rotations-title { "Rotations under way" }
-            div #rotations data-live={ "/keys/live?watch=" (watched.join(",")) } data-interval="1000" { (progress(&status, &watched)) }
+            div #rotations data-live={ "/keys/live?watch=" (watched.join(",")) } data-interval="1000" { (progress(&status, &watched, &finished)) }
         }
         (levels(&status, &hierarchy))
     };

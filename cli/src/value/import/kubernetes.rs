@@ -34,13 +34,18 @@ impl ImportFile {
         if matches!(document.content, Content::Null) {
             return;
         }
+        // The library for YAML refuses such a document itself. Only one of the members would be read.
+        if let Some(line) = document.repeated_member() {
+            return self.fault(line, "a name occurs twice");
+        }
         let Some(kind) = document.member("kind").and_then(Node::text).map(str::to_owned) else {
             return self.fault(line, "it has no `kind`");
         };
-        if let Some(Node {
-            line: _,
-            content: Content::List(items),
-        }) = document.take("items")
+        if kind.ends_with("List")
+            && let Some(Node {
+                line: _,
+                content: Content::List(items),
+            }) = document.take("items")
         {
             return items.into_iter().for_each(|item| self.read_document(item));
         }

@@ -42,11 +42,25 @@ fn dotenv(text: &str) -> ImportFile {
     let mut file = ImportFile::of(Format::Dotenv);
     for entry in env_file::read(text) {
         match entry {
+            // The line may be the last one of a base64 value that was wrapped without quotes, such as `cmV0IHZhbHVl=`. Then the
+            // text before `=` is a part of that value, and the value before it is cut off.
+            Ok(env_file::EnvFileEntry {
+                line,
+                given: _,
+                name: _,
+                value,
+                is_quoted: false,
+            }) if value.is_empty() => file.fault(
+                line,
+                "there is nothing after `=`: write '' there for an entry without a value, or put quotes around a value of several \
+                 lines",
+            ),
             Ok(env_file::EnvFileEntry {
                 line,
                 given,
                 name: _,
                 value,
+                is_quoted: _,
             }) => file.entries.push(ImportEntry {
                 line,
                 given,

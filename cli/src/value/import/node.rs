@@ -1,5 +1,7 @@
 //! A document of JSON or YAML, with the number of the line of each part.
 
+use std::collections::BTreeSet;
+
 use zeroize::Zeroizing;
 
 pub(super) struct Node {
@@ -41,6 +43,18 @@ impl Node {
         match &self.content {
             Content::Text(text) => Some(text),
             Content::Map(_) | Content::List(_) | Content::Null | Content::Other => None,
+        }
+    }
+
+    /// Returns the line of a member of a map whose name an earlier member has.
+    pub(super) fn repeated_member(&self) -> Option<usize> {
+        match &self.content {
+            Content::Map(members) => {
+                let mut names = BTreeSet::new();
+                let repeated = members.iter().find(|(name, _)| !names.insert(name));
+                repeated.map(|(_, member)| member.line)
+            }
+            Content::Text(_) | Content::List(_) | Content::Null | Content::Other => None,
         }
     }
 

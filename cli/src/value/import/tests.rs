@@ -27,7 +27,7 @@ fn faults(text: &str) -> Vec<(usize, String)> {
 
 #[test]
 fn each_format_gives_names_values_and_lines() {
-    let dotenv = "# x\nA=1\nb-c='two\nlines'\nEMPTY=\n";
+    let dotenv = "# x\nA=1\nb-c='two\nlines'\nEMPTY=''\n";
     assert_eq!(
         entries(dotenv),
         [ok(2, "A", "1"), ok(3, "b-c", "two\nlines"), ok(5, "EMPTY", "")]
@@ -131,6 +131,12 @@ fn an_ambiguous_or_unknown_format_is_refused() {
 fn a_fault_has_its_line_and_none_of_the_text() {
     for (text, lines) in [
         ("A=1\nhunter2\nB=hunter2 # x\n", vec![2, 3]),
+        // A base64 value that was wrapped, and that ends in one `=`.
+        ("A=aHVudGVyMiBodW50\nhunter2=\nB=1\n", vec![2]),
+        (
+            "{\"apiVersion\": \"v1\", \"kind\": \"Secret\",\n\"data\": {\"a\": \"hunter2\"},\n\"data\": {\"b\": \"hunter2\"}}",
+            vec![3],
+        ),
         ("{\n\"A\": hunter2}", vec![2]),
         ("{\"A\": \"hunter2\"} hunter2", vec![1]),
         ("{\n\n\"A\": \"\\ud800hunter2\"}", vec![3]),
@@ -149,6 +155,15 @@ fn a_fault_has_its_line_and_none_of_the_text() {
             "{found:?}"
         );
     }
+}
+
+#[test]
+fn a_secret_with_a_member_named_items_is_read_as_a_secret() {
+    let text = "apiVersion: v1\nkind: Secret\nitems: []\ndata: {a: MQ==}\n";
+    assert_eq!(entries(text), [ok(4, "a", "1")]);
+    let list =
+        "apiVersion: v1\nkind: SecretList\nitems:\n- apiVersion: v1\n  kind: Secret\n  data: {a: MQ==}\n";
+    assert_eq!(entries(list), [ok(6, "a", "1")]);
 }
 
 #[test]

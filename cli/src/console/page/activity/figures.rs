@@ -50,7 +50,7 @@ pub(super) fn ago(distance: Duration) -> String {
 pub(super) fn span(covered: Duration) -> String {
     match covered.as_secs() {
         seconds @ 0..120 => format!("last {seconds} seconds"),
-        seconds => format!("last {} minutes", (seconds / 60).min(30)),
+        seconds => format!("last {} minutes", seconds / 60),
     }
 }
 

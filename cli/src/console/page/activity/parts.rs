@@ -22,9 +22,11 @@ pub(super) fn figures(workspace: &str, view: &View<'_>) -> Markup {
         div.sources {
             (source("injector", "--injector-metrics", view.injector))
             (source("vault", "--vault-metrics", view.vault))
+            (several_processes("injector", view.unknown.has_several_processes(view.now)))
+            (several_processes("vault", view.decrypts.has_several_processes(view.now)))
         }
         @if view.calls.since_start().next().is_none() {
-            (no_calls(workspace, view.injector))
+            (no_calls(workspace, view))
         } @else {
             (tiles(&total, view))
             div.charts { (calls_chart(&total, view)) (durations_chart(&total, view)) (misses_chart(&total, view)) }
@@ -57,9 +59,32 @@ fn source(name: &str, flag: &str, source: &Source) -> Markup {
     }
 }
 
-fn no_calls(workspace: &str, injector: &Source) -> Markup {
-    if injector.state != SourceState::Answered {
+/// Says that the figures of a service have gaps.
+fn several_processes(name: &str, is_so: bool) -> Markup {
+    html! {
+        @if is_so {
+            div.notice.warn {
+                (icon("warning"))
+                p {
+                    "Several processes of the " (name) " answer under one address, so most of their calls are not counted. Give the "
+                    "address of one of them."
+                }
+            }
+        }
+    }
+}
+
+fn no_calls(workspace: &str, view: &View<'_>) -> Markup {
+    if view.injector.state != SourceState::Answered {
         return html! {};
+    }
+    if !view.calls.has_sample() {
+        return html! {
+            p.quiet role="status" {
+                "The calls of this workspace are not counted yet: that begins when this page is live, and while the activity of few "
+                "other workspaces is open."
+            }
+        };
     }
     let text = html! {
         "No program has called a server of this workspace since the injector started. Calls appear here within two seconds."
