@@ -23,8 +23,8 @@ use tokio::{io::AsyncReadExt as _, net::TcpStream, time};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::{Response, Status, Streaming, transport::Channel};
 
-use self::settings::{Resolved, WorkingDirectory};
 pub(crate) use self::settings::has_present_context;
+use self::settings::{Resolved, WorkingDirectory};
 pub use self::{
     environment::warn_of_unknown_variables,
     settings::{ConnectArgs, DEFAULT_DIR},
@@ -97,7 +97,12 @@ impl Connection {
             injector_id,
             ..
         } = &self.settings;
-        let address = self.address("the injector", "--injector", injector.as_deref(), "127.0.0.1:7151")?;
+        let address = self.address(
+            "the injector",
+            "--injector",
+            injector.as_deref(),
+            "127.0.0.1:7151",
+        )?;
         self.remote("the injector", address, injector_id.as_deref())
     }
 

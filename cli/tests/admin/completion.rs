@@ -108,11 +108,7 @@ async fn a_service_that_does_not_answer_is_given_up_soon() {
     let address = silent.local_addr().unwrap().to_string();
     let started = Instant::now();
     let dir = ["--dir", ".aerostack", "--vault", &address];
-    let found = names(
-        services.home(),
-        &[&dir[..], &["workspace", "show", ""]].concat(),
-    )
-    .await;
+    let found = names(services.home(), &[&dir[..], &["workspace", "show", ""]].concat()).await;
     assert_eq!((found.out.as_str(), found.err.as_str()), ("", ""));
     let elapsed = started.elapsed();
     // Without the limit of the command, the limit of a connection ends the wait after 2 s.
@@ -184,13 +180,17 @@ async fn bash_offers_names_and_otherwise_commands_and_flags() {
     for (flags, expected) in [
         ("--required=GITH", &["GITHUB_TOKEN"][..]),
         ("--required=", &["GITHUB_TOKEN", "GITLAB_TOKEN", "JIRA_TOKEN"]),
-        ("--url https://a.example:1/x --required=JIRA_TOKEN,GITH", &["JIRA_TOKEN,GITHUB_TOKEN"]),
+        (
+            "--url https://a.example:1/x --required=JIRA_TOKEN,GITH",
+            &["JIRA_TOKEN,GITHUB_TOKEN"],
+        ),
     ] {
         assert_eq!(offered(&format!("{update} {flags}")).await, expected, "{flags}");
     }
     let vault = services.address("vault");
     for flag in [format!("--vault {vault}"), format!("--vault={vault}")] {
-        let line = format!("aerostack {flag} --vault-id spiffe://aerostack.localhost/vault workspace show we");
+        let line =
+            format!("aerostack {flag} --vault-id spiffe://aerostack.localhost/vault workspace show we");
         assert_eq!(offered(&line).await, ["web"], "{line}");
     }
     // The first word of the line may be any program, which a press of the tab key must not run.

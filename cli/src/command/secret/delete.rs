@@ -106,7 +106,10 @@ async fn confirm_deletion(
         Ok(servers) => format!("These servers would no longer get it: {}.", servers.join(", ")),
         Err(failure) => format!("The servers that use it are not known: {failure}."),
     };
-    let question = format!("{}\nDelete {name} of {workspace} with all its versions?", printable(&servers));
+    let question = format!(
+        "{}\nDelete {name} of {workspace} with all its versions?",
+        printable(&servers)
+    );
     match confirm(&format!("deleting {name}"), &question)? {
         true => Ok(()),
         false => Err(Failure::new(FailureKind::Negative, "nothing was deleted")),
