@@ -10,7 +10,7 @@ fn parse(yaml: &str) -> Result<ServerDescription, DescriptionError> {
 }
 
 /// Servers of all auth types, with most of the optional fields.
-const SERVERS: [&str; 5] = [
+const SERVERS: [&str; 9] = [
     "name: plain\nurl: https://a.example\n",
     "name: bearer\nurl: https://a.example\nauth_type: bearer\ninjections: [{secret: T, required: true}]\n",
     "name: skill\nurl: https://a.example\nauth_type: skill\ninjections: [{secret: T}]\nprotobuf_secrets_field: 7\n\
@@ -18,6 +18,13 @@ const SERVERS: [&str; 5] = [
     "name: custom\nurl: https://a.example/bot${T}?k=${K}\ninjections: [{header: {name: x-key, value: 'a ${B}'}}]\n\
      protocol: http2\noauth: pass\nscrub: all\non_echo: block\ndescription: 'no'\nallowed_origins: [https://b.example]\n",
     "name: tls\nurl: https://a.example\ntls: {server_name: b.example, client_cert_secret: CERT, allow_bound_secrets: true}\n",
+    "name: ca\nurl: https://a.example\ntls:\n  ca_pem: |\n    -----BEGIN CERTIFICATE-----\n\
+     \x20   MIIBeTCCAR+gAwIBAgIU\n    -----END CERTIFICATE-----\n",
+    "name: clear\nurl: http://10.0.0.1\nallow_plaintext: true\nprotocol: http1\nscrub: 'off'\nauth_type: bearer\n\
+     injections: [{secret: T}]\ndescription: |\n  Lines with ''quotes'', # a hash,\n\n    an indent and: a colon.\n",
+    "name: places\nurl: https://a.example/${P}\ninjections:\n- basic: {username: u, password: '${A}'}\n\
+     - query: {name: q, value: '${B}'}\n- cookie: {name: c, value: '${C}'}\n- json: {pointer: /a/b, value: '${D}'}\n",
+    "name: form\nurl: https://a.example\ninjections:\n- form: {name: f, value: '${A}'}\n  required: true\n",
 ];
 
 #[test]
