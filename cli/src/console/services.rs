@@ -1,7 +1,7 @@
 //! The calls to both services that pages are made of.
 
+mod explained;
 mod keys;
-mod looking_only;
 mod servers;
 
 use proto::{
@@ -25,8 +25,7 @@ use crate::{
     service_status::StatusReport,
 };
 
-use self::looking_only::LookingOnly;
-pub(super) use self::servers::Explained;
+pub(super) use self::explained::Explained;
 
 /// Clients of both services. They connect on first use, and connect again after a failure.
 ///
@@ -37,7 +36,6 @@ pub(super) struct Services {
     pub(super) vault: Remote,
     pub(super) injector: Remote,
     pub(super) remembered_access: RememberedAccess,
-    looking_only: LookingOnly,
 }
 
 impl Services {
@@ -47,7 +45,6 @@ impl Services {
             vault: connection.vault()?,
             injector: connection.injector()?,
             remembered_access: RememberedAccess::default(),
-            looking_only: LookingOnly::default(),
             connection,
         })
     }

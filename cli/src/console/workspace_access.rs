@@ -2,7 +2,7 @@
 
 use proto::vault::v1::{DeleteSecretRequest, Workspace};
 
-use super::services::Services;
+use super::{remembered_access::Question, services::Services};
 use crate::failure::{Failure, FailureKind};
 
 /// The roles of the console's identity in a workspace, with what only an administrator sees.
@@ -26,15 +26,23 @@ impl Services {
     /// Returns what the identity may do in a workspace. Only an administrator may see the workspace itself, so editors and viewers
     /// get no failure for a workspace that does not exist.
     pub(super) async fn workspace_access(&self, workspace: &str) -> Result<WorkspaceAccess, Failure> {
+        if let Some(may_edit) = self.remembered_access.get(Question::ChangeSecrets, workspace) {
+            return Ok(Self::without_administration(may_edit));
+        }
         match self.workspace(workspace).await {
             Ok(workspace) => Ok(WorkspaceAccess::Admin(workspace)),
             Err(failure) if failure.kind == FailureKind::NotAllowed => {
-                Ok(match self.may_edit_secrets(workspace).await? {
-                    true => WorkspaceAccess::Editor,
-                    false => WorkspaceAccess::Viewer,
-                })
+                let may_edit = self.may_edit_secrets(workspace).await?;
+                Ok(Self::without_administration(may_edit))
             }
             Err(failure) => Err(failure),
+        }
+    }
+
+    fn without_administration(may_edit: bool) -> WorkspaceAccess {
+        match may_edit {
+            true => WorkspaceAccess::Editor,
+            false => WorkspaceAccess::Viewer,
         }
     }
 
@@ -42,9 +50,6 @@ impl Services {
     /// a secret without a name is refused for its name only if the caller may delete secrets. It changes nothing, because no
     /// secret has an empty name.
     async fn may_edit_secrets(&self, workspace: &str) -> Result<bool, Failure> {
-        if let Some(may_edit) = self.remembered_access.get(workspace) {
-            return Ok(may_edit);
-        }
         let nameless = DeleteSecretRequest {
             workspace: workspace.to_owned(),
             name: String::new(),
@@ -60,7 +65,8 @@ impl Services {
             // The page of the change says what is wrong.
             Err(_) => return Ok(true),
         };
-        self.remembered_access.keep(workspace, may_edit);
+        self.remembered_access
+            .keep(Question::ChangeSecrets, workspace, may_edit);
         Ok(may_edit)
     }
 }

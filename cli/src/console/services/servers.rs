@@ -3,26 +3,24 @@
 use proto::{
     ServerName, Warning, WorkspaceName,
     injector::v1::{
-        AddServerRequest, CatalogEntry, ExplainInjectionRequest, ExplainInjectionResponse, GetServerRequest,
-        ListCatalogEntriesRequest, RemoveServerRequest, Server, UpdateServerRequest,
-        catalog_service_client::CatalogServiceClient, server_service_client::ServerServiceClient,
+        AddServerRequest, CatalogEntry, ExplainInjectionRequest, GetServerRequest, ListCatalogEntriesRequest,
+        RemoveServerRequest, Server, UpdateServerRequest, catalog_service_client::CatalogServiceClient,
+        server_service_client::ServerServiceClient,
     },
 };
 use tokio::task::JoinSet;
 use tonic::transport::Channel;
 
-use super::Services;
+use super::{Services, explained::Explained};
 use crate::{
     connect::Remote,
+    console::remembered_access::Question,
     failure::{Failure, FailureKind},
     pages::MAX_PAGE_SIZE,
 };
 
 /// Number of explanations that are asked for at the same time.
 const CONCURRENT_EXPLANATIONS: usize = 16;
-
-/// What a call to a server would carry now, or the reason why it is not known.
-pub(in crate::console) type Explained = Result<ExplainInjectionResponse, Failure>;
 
 impl Services {
     fn server_client(&self) -> ServerServiceClient<Channel> {
@@ -159,21 +157,21 @@ impl Services {
         &self,
         workspace: &WorkspaceName,
     ) -> Result<bool, Failure> {
-        if self.looking_only.has(workspace.as_str()) {
-            return Ok(false);
+        let (remembered, question) = (&self.remembered_access, Question::ChangeServers);
+        if let Some(may_change) = remembered.get(question, workspace.as_str()) {
+            return Ok(may_change);
         }
         let nameless = Server {
             workspace: workspace.as_str().to_owned(),
             ..Default::default()
         };
-        match self.update_server(nameless, Vec::new()).await {
-            Err(failure) if failure.kind == FailureKind::NotAllowed => {
-                self.looking_only.remember(workspace.as_str());
-                Ok(false)
-            }
-            Err(failure) if failure.kind != FailureKind::Usage => Err(failure),
-            Ok(_) | Err(_) => Ok(true),
-        }
+        let may_change = match self.update_server(nameless, Vec::new()).await {
+            Err(failure) if failure.kind == FailureKind::NotAllowed => false,
+            Err(failure) if failure.kind != FailureKind::Usage => return Err(failure),
+            Ok(_) | Err(_) => true,
+        };
+        remembered.keep(question, workspace.as_str(), may_change);
+        Ok(may_change)
     }
 }
 

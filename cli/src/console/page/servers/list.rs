@@ -21,7 +21,7 @@ use crate::{
         services::Explained,
         view::{Section, cell, chips, count, empty, icon, prose, sentence},
     },
-    failure::Failure,
+    failure::FailureKind,
 };
 
 /// Number of servers on one page. Each of them is explained when the page is shown.
@@ -33,18 +33,17 @@ pub(in crate::console) async fn list(
     visit: PageRequest,
 ) -> Response {
     let services = &visit.app.services;
-    let (servers, may_change) = tokio::join!(
-        async {
-            // An unknown workspace has no servers, and only the vault knows which workspaces exist.
-            let (_, servers) = tokio::try_join!(
-                services.workspace(workspace.as_str()),
-                services.servers(workspace.as_str())
-            )?;
-            Ok::<_, Failure>(servers)
-        },
+    let (access, servers, may_change) = tokio::join!(
+        services.workspace_access(workspace.as_str()),
+        services.servers(workspace.as_str()),
         may_change(&visit, &workspace)
     );
-    let servers = match servers {
+    // An unknown workspace has no servers, and only the vault knows which workspaces exist. The injector has the list also when
+    // the vault does not answer, or does not tell this identity.
+    let unknown = access
+        .err()
+        .filter(|failure| failure.kind == FailureKind::NotFound);
+    let servers = match unknown.map_or(servers, Err) {
         Ok(servers) => servers,
         Err(failure) => return failure_page(&visit, Section::Workspaces, failure),
     };
