@@ -54,7 +54,10 @@ impl ProgramCall {
         let headers = request.headers_mut();
         headers.insert(header::ACCEPT, HeaderValue::from_static("*/*"));
         for (name, value) in given {
-            headers.insert(name, value);
+            // `insert` panics when a map is full.
+            headers
+                .try_insert(name, value)
+                .map_err(|_| usage(&"the call has too many headers"))?;
         }
         // Set last, so that no given header can name another server.
         for (name, label) in [
@@ -62,7 +65,9 @@ impl ProgramCall {
             ("x-aerostack-server", server.as_str()),
         ] {
             let label = HeaderValue::from_str(label).map_err(|error| usage(&error))?;
-            headers.insert(HeaderName::from_static(name), label);
+            headers
+                .try_insert(HeaderName::from_static(name), label)
+                .map_err(|_| usage(&"the call has too many headers"))?;
         }
         Ok(request)
     }

@@ -25,6 +25,10 @@ use crate::{
     program_call::{ProgramCall, parse_header},
 };
 
+/// Number of lines that the field for headers may have. The injector takes no more headers in one request, unless its
+/// `--max-headers` is higher.
+const MAX_HEADER_LINES: usize = 100;
+
 pub(in crate::console) async fn form(
     of: OfServer,
     QueryFields(query): QueryFields,
@@ -61,6 +65,10 @@ fn request(of: &OfServer, form: &CallForm) -> Result<ProgramCall, FormError> {
     } = form;
     let own = (!body.is_empty() && !media_type.is_empty()).then(|| format!("content-type: {media_type}"));
     let lines = headers.lines().map(str::trim).filter(|line| !line.is_empty());
+    if lines.clone().count() > MAX_HEADER_LINES {
+        let text = format!("a call has at most {MAX_HEADER_LINES} headers");
+        return Err(FormError::at("headers", &text));
+    }
     let given = own.iter().map(String::as_str).chain(lines).map(parse_header);
     let headers = given.collect::<Result<_, _>>();
     let call = ProgramCall {
