@@ -15,8 +15,8 @@ use crate::{
         fields::Fields,
         guard::{Change, PageRequest},
         view::{
-            FormError, Notice, Section, Submit, chips, count, error_summary, field, hidden, icon, invalid,
-            prose, sentence, submit,
+            FormError, Notice, Section, Submit, count, error_summary, field, hidden, icon, invalid,
+            link_chips, prose, sentence, submit,
         },
     },
     failure::Failure,
@@ -141,7 +141,7 @@ fn deletion(
         section.danger-zone aria-labelledby="delete-title" {
             h2 #delete-title { (icon("warning")) "Delete this workspace" }
             p { (contents(workspace)) }
-            (servers_of(servers))
+            (servers_of(&workspace.name, servers))
             form.stack method="post" action={ "/w/" (workspace.name) "/delete" } {
                 (hidden(csrf))
                 input type="hidden" name="revision" value=(workspace.revision);
@@ -162,13 +162,13 @@ fn contents(workspace: &Workspace) -> String {
     }
 }
 
-fn servers_of(servers: &Result<Vec<String>, Failure>) -> Markup {
+fn servers_of(workspace: &str, servers: &Result<Vec<String>, Failure>) -> Markup {
     html! {
         @match servers {
             Ok(servers) if servers.is_empty() => p { "No server of the injector belongs to it." },
             Ok(servers) => {
                 p { "Calls to these servers fail from then on:" }
-                (chips(servers.iter().map(String::as_str)))
+                (link_chips(servers.iter().map(|name| (format!("/w/{workspace}/servers/{name}"), name.clone()))))
             }
             Err(failure) => p { "The servers that belong to it are not known. " (prose(&sentence(&failure.message))) }
         }

@@ -6,23 +6,31 @@ use std::collections::BTreeMap;
 use maud::{Markup, html};
 use proto::injector::v1::{Injection, Server, injection::Placement};
 
-use super::place::{injections_of, secrets_of};
+use super::{
+    place::{injections_of, secrets_of},
+    url::UrlParts,
+};
+use crate::output::printable;
 
 /// The beginning of a fingerprint.
 const FINGERPRINT: &str = "sha256:";
 
-/// Draws the request that the demo upstream received, if `body` is the answer of one.
+/// Draws the request that the demo upstream received, if `body` is the answer of one. The demo runs on this machine, so the
+/// answer of another server, which could pose as the demo, is shown as it is.
 pub(super) fn received(server: &Server, method: &str, body: &[u8]) -> Option<Markup> {
+    if !UrlParts::of(&server.url).is_loopback() {
+        return None;
+    }
     let fields: BTreeMap<String, String> = serde_json::from_slice(body).ok()?;
     let path = fields.get(":path")?;
     let injected = injected_headers(server);
     let headers = fields.iter().filter(|(name, _)| !name.starts_with(':'));
     Some(html! {
         pre.request {
-            span.line { (method) " " (path) } "\n"
+            span.line { (method) " " (printable(path)) } "\n"
             @for (name, value) in headers {
                 @let secrets = injected.get(&name.to_ascii_lowercase());
-                span.line { (name) ": " (value_of(value, secrets.map(String::as_str))) } "\n"
+                span.line { (printable(name)) ": " (value_of(&printable(value), secrets.map(String::as_str))) } "\n"
             }
         }
         @if fields.values().any(|value| value.starts_with(FINGERPRINT)) {
@@ -66,6 +74,7 @@ mod tests {
     #[test]
     fn the_demo_upstreams_answer_is_drawn_as_a_request() {
         let server = Server {
+            url: "http://127.0.0.1:7100".to_owned(),
             auth_type: AuthType::Bearer.into(),
             inject_secrets: vec!["TOKEN".to_owned()],
             ..Default::default()
@@ -82,6 +91,33 @@ mod tests {
         );
         for other in ["{}", "[]", "{\":path\": 1}", "text"] {
             assert!(received(&server, "GET", other.as_bytes()).is_none(), "{other}");
+        }
+    }
+
+    #[test]
+    fn another_server_cannot_pose_as_the_demo() {
+        let body = "{\":path\": \"/\", \"a\": \"x\\u202ey\\nz\"}";
+        let at = |url: &str| {
+            let url = url.to_owned();
+            received(
+                &Server {
+                    url,
+                    ..Default::default()
+                },
+                "GET",
+                body.as_bytes(),
+            )
+        };
+        for url in [
+            "https://a.example",
+            "http://127.a.example",
+            "http://localhost.a.example",
+        ] {
+            assert!(at(url).is_none(), "{url}");
+        }
+        for url in ["http://127.0.0.1:80/x", "http://localhost", "http://[::1]:80"] {
+            let drawn = at(url).unwrap().into_string();
+            assert!(drawn.contains("a: x\\u{202e}y\\nz"), "{drawn}");
         }
     }
 }

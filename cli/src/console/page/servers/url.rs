@@ -51,12 +51,20 @@ impl<'u> UrlParts<'u> {
 
     /// Returns true when secrets would cross a network in cleartext.
     pub(super) fn is_cleartext(&self) -> bool {
-        let host = self
-            .authority
-            .rsplit_once(':')
-            .map_or(self.authority, |(host, _)| host);
-        let is_local = host == "localhost" || host == "[::1]" || host.starts_with("127.");
-        self.scheme == "http" && !is_local
+        self.scheme == "http" && !self.is_loopback()
+    }
+
+    /// Returns true for a server on the injector's own machine.
+    pub(super) fn is_loopback(&self) -> bool {
+        let host = match self.authority.rsplit_once(':') {
+            Some((host, port)) if !port.ends_with(']') => host,
+            Some(_) | None => self.authority,
+        };
+        let address = host.trim_start_matches('[').trim_end_matches(']');
+        let address = address
+            .parse()
+            .map(|address: std::net::IpAddr| address.is_loopback());
+        host == "localhost" || address.unwrap_or(false)
     }
 }
 
@@ -75,6 +83,8 @@ mod tests {
         for (url, is_cleartext) in [
             ("http://127.0.0.1:80", false),
             ("http://[::1]:80", false),
+            ("http://[::1]", false),
+            ("http://127.a.example", true),
             ("http://localhost", false),
             ("http://a.example", true),
             ("https://a.example", false),
