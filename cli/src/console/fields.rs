@@ -75,6 +75,17 @@ impl Fields {
         self.0.iter().any(|(given, _)| given == name)
     }
 
+    /// Returns the number of fields whose name is this beginning, a number, and this end.
+    pub(super) fn count_between(&self, beginning: &str, end: &str) -> usize {
+        let is_counted = |name: &str| {
+            let rest = name
+                .strip_prefix(beginning)
+                .and_then(|rest| rest.strip_suffix(end));
+            rest.is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_digit()))
+        };
+        self.0.iter().filter(|(name, _)| is_counted(name)).count()
+    }
+
     /// Returns a field as it was entered, or an empty text. Browsers send line breaks as CR LF.
     pub(super) fn raw(&self, name: &str) -> &str {
         let field = self.0.iter().find(|(given, _)| given == name);

@@ -54,6 +54,10 @@ pub(super) fn router(app: SharedApp) -> Router {
             "/w/{workspace}/add-server/form",
             get(servers::add::new).post(servers::add::add),
         )
+        .route(
+            "/w/{workspace}/add-server/picture",
+            post(servers::picture_part::draw),
+        )
         .route("/w/{workspace}/servers/{name}", get(servers::show::show))
         .route(
             "/w/{workspace}/servers/{name}/edit",

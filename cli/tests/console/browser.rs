@@ -20,7 +20,7 @@ use hyper_util::{
 };
 use tempfile::TempDir;
 
-use aerostack::pki::INJECTOR_ID;
+use aerostack::pki::{ADMIN_ID, DevPki, INJECTOR_ID};
 
 use crate::{support::dev::Dev, viewer};
 
@@ -57,12 +57,21 @@ impl Console {
     pub(crate) async fn start_as_viewer_of_servers() -> Self {
         let home = tempfile::tempdir().unwrap();
         let dev = Dev::start(&home.path().join(".aerostack")).await;
-        let injector = viewer::serve_injector(&dev).await.to_string();
-        Self::of(
-            home,
-            dev,
-            &["--injector", &injector, "--injector-id", INJECTOR_ID],
-        )
+        let injector = viewer::serve_injector(&dev, ADMIN_ID).await.to_string();
+        let args = ["--injector", &injector, "--injector-id", INJECTOR_ID];
+        Self::of(home, dev, &args)
+    }
+
+    /// Starts a console whose identity may look at the servers of its injector, and administers nothing in the vault.
+    pub(crate) async fn start_as_viewer_without_a_role_in_the_vault() -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let dev = Dev::start(&home.path().join(".aerostack")).await;
+        let injector = viewer::serve_injector(&dev, INJECTOR_ID).await.to_string();
+        let own = DevPki::ensure(&dev.dir).unwrap().injector;
+        let [cert, key] = [own.cert, own.key].map(|path| path.display().to_string());
+        let args = ["--injector", &injector, "--injector-id", INJECTOR_ID];
+        let identity = ["--cert", &cert, "--key", &key];
+        Self::of(home, dev, &[args, identity].concat())
     }
 
     /// Starts a vault with a root key of another one.

@@ -2,12 +2,18 @@
 
 use std::time::{Duration, Instant};
 
+use aerostack::pki::DevPki;
 use http::StatusCode;
+use proto::injector::v1::{
+    HeaderPlacement, Injection, JsonPlacement, Server, UpstreamTls, injection::Placement,
+};
 
 use crate::{
     browser::{Answer, Browser, Console, between},
+    services,
     support::dev::PATIENCE,
     upstream::{KEEP_OPEN, serve, with_body},
+    viewer::SHOWN_UID,
 };
 
 const FORM: &str = "/w/w/add-server/form";
@@ -31,16 +37,30 @@ fn bearer<'f>(name: &'f str, url: &'f str, secret: &'f str) -> Vec<(&'f str, &'f
     ]
 }
 
-fn revision(page: &Answer) -> String {
-    between(&page.text, "name=\"revision\" value=\"", "\"").to_owned()
+/// Returns the hidden fields of a form that name the state of the server.
+fn state(page: &Answer) -> [(&'static str, String); 2] {
+    ["uid", "revision"].map(|name| {
+        let value = between(&page.text, &format!("name=\"{name}\" value=\""), "\"");
+        (name, value.to_owned())
+    })
 }
 
-/// Answers with the `authorization` that arrived.
+/// Returns the fields of a form that belongs to a state.
+fn of_state<'f>(
+    state: &'f [(&'static str, String); 2],
+    fields: &[(&'f str, &'f str)],
+) -> Vec<(&'f str, &'f str)> {
+    let state = state.iter().map(|(name, value)| (*name, value.as_str()));
+    state.chain(fields.iter().copied()).collect()
+}
+
+/// Answers with every `authorization` that arrived.
 fn authorization(head: &str) -> Vec<u8> {
-    let line = head.lines().find(|line| line.starts_with("authorization:"));
+    let lines = head.lines().filter(|line| line.starts_with("authorization:"));
+    let lines: Vec<_> = lines.collect();
     with_body(
         "text/plain",
-        format!("<got> {}", line.unwrap_or("nothing")).as_bytes(),
+        format!("<got> {} <end>", lines.join(" and ")).as_bytes(),
     )
 }
 
@@ -111,16 +131,15 @@ async fn a_server_is_added_called_edited_and_deleted_by_forms() {
     let answer = browser.post("/w/w/servers/api/call", &call).await;
     assert_eq!(answer.status, StatusCode::OK);
     assert!(
-        answer.has("200 OK") && answer.has("&lt;got&gt; authorization: bearer"),
+        answer.has("200 OK") && answer.has("&lt;got&gt; authorization: bearer s3cr3t-value &lt;end&gt;"),
         "{}",
         answer.text
     );
-    assert!(!answer.has("bearer forged"), "{}", answer.text);
 
     let form = browser.get("/w/w/servers/api/edit").await;
-    let revision = revision(&form);
-    let mut edited = bearer("api", &url, "API_TOKEN");
-    edited.extend([("revision", revision.as_str()), ("description", "An API & more")]);
+    let shown = state(&form);
+    let mut edited = of_state(&shown, &bearer("api", &url, "API_TOKEN"));
+    edited.push(("description", "An API & more"));
     let page = browser.change("/w/w/servers/api/edit", &edited).await;
     assert!(
         page.has("<code>api</code> was changed: description.") && page.has("An API &amp; more"),
@@ -131,14 +150,13 @@ async fn a_server_is_added_called_edited_and_deleted_by_forms() {
     let form = browser.get("/w/w/servers/api/delete").await;
     assert!(form.has("API_TOKEN"), "{}", form.text);
     let stale = browser
-        .post("/w/w/servers/api/delete", &[("revision", &revision)])
+        .post("/w/w/servers/api/delete", &of_state(&shown, &[]))
         .await;
     assert_eq!(stale.status, StatusCode::UNPROCESSABLE_ENTITY);
     let without = browser.post("/w/w/servers/api/delete", &[]).await;
     assert_eq!(without.status, StatusCode::UNPROCESSABLE_ENTITY);
-    let present = between(&form.text, "name=\"revision\" value=\"", "\"");
     let page = browser
-        .change("/w/w/servers/api/delete", &[("revision", present)])
+        .change("/w/w/servers/api/delete", &of_state(&state(&form), &[]))
         .await;
     assert!(
         page.has("was deleted") && page.has("Add the first server"),
@@ -154,12 +172,13 @@ async fn somebody_elses_change_is_told_and_not_overwritten() {
     let mut fields = bearer("api", "https://a.example", "A");
     fields.extend([("origins", "https://app.example"), ("scrub", "SCRUB_ALL")]);
     browser.change(FORM, &fields).await;
-    let revision = revision(&browser.get("/w/w/servers/api/edit").await);
+    let shown = state(&browser.get("/w/w/servers/api/edit").await);
 
     // A colleague changes the URL in the meantime.
     let mut colleague = bearer("api", "https://b.example", "A");
     colleague.extend([
-        ("revision", revision.as_str()),
+        ("uid", shown[0].1.as_str()),
+        ("revision", shown[1].1.as_str()),
         ("origins", "https://app.example"),
         ("scrub", "SCRUB_ALL"),
     ]);
@@ -186,7 +205,113 @@ async fn somebody_elses_change_is_told_and_not_overwritten() {
         answer.text
     );
     // The next send belongs to the state that the form shows.
-    assert_ne!(self::revision(&answer), revision);
+    assert_ne!(state(&answer), shown);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_form_for_a_deleted_server_leaves_another_one_of_its_name_alone() {
+    let console = Console::start().await;
+    let mut browser = with_workspace(&console).await;
+    let first = bearer("api", "https://a.example", "A");
+    browser.change(FORM, &first).await;
+    let deleted = state(&browser.get("/w/w/servers/api/delete").await);
+    browser
+        .change("/w/w/servers/api/delete", &of_state(&deleted, &[]))
+        .await;
+    browser
+        .change(FORM, &bearer("api", "https://b.example", "B"))
+        .await;
+    // Both servers are at their first revision.
+    let present = state(&browser.get("/w/w/servers/api/edit").await);
+    assert_eq!(present[1], deleted[1]);
+    for (path, fields) in [
+        ("/w/w/servers/api/edit", of_state(&deleted, &first)),
+        ("/w/w/servers/api/delete", of_state(&deleted, &[])),
+    ] {
+        let answer = browser.post(path, &fields).await;
+        assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY, "{path}");
+        assert!(
+            answer.has("Somebody else deleted the server meanwhile") && answer.has(&present[0].1),
+            "{}",
+            answer.text
+        );
+    }
+    assert!(browser.get("/w/w/servers/api").await.has("https://b.example"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_form_cannot_send_survives_an_edit() {
+    let console = Console::start().await;
+    let mut browser = with_workspace(&console).await;
+    let pki = DevPki::ensure(&console.dev.dir).unwrap();
+    let ca = std::fs::read_to_string(&pki.ca).unwrap();
+    let stored = services::add(&console, server_of_a_program(&ca)).await;
+    let shown = state(&browser.get("/w/w/servers/api/edit").await);
+    // What a browser makes of these texts.
+    let ca = ca.trim().replace('\n', "\r\n");
+    let unedited = of_state(
+        &shown,
+        &[
+            ("url", "https://a.example"),
+            ("description", "onetwo"),
+            ("auth", "places"),
+            ("place-0-kind", "header"),
+            ("place-0-name", "x-key"),
+            ("place-0-value", "Key ${A}"),
+            ("place-0-required", "yes"),
+            ("place-1-kind", "json"),
+            ("place-1-name", "/key"),
+            ("place-1-value", "${A}"),
+            ("place-1-required", "yes"),
+            ("ca_pem", &ca),
+        ],
+    );
+    let page = browser.change("/w/w/servers/api/edit", &unedited).await;
+    assert!(
+        page.has("Nothing was changed in <code>api</code>."),
+        "{}",
+        page.text
+    );
+    let mut edited = unedited.clone();
+    edited[6].1 = "x-other";
+    let page = browser.change("/w/w/servers/api/edit", &edited).await;
+    assert!(page.has("was changed: credential."), "{}", page.text);
+    let present = services::server(&console, "api").await;
+    assert_eq!(
+        (&present.tls, &present.description),
+        (&stored.tls, &stored.description)
+    );
+    assert_eq!(present.injections[1], stored.injections[1]);
+    assert_ne!(present.injections[0], stored.injections[0]);
+}
+
+/// Returns a server with texts that a program can send and a form cannot.
+fn server_of_a_program(ca: &str) -> Server {
+    let injection = |placement| Injection {
+        required: true,
+        placement: Some(placement),
+    };
+    Server {
+        workspace: "w".to_owned(),
+        name: "api".to_owned(),
+        url: "https://a.example".to_owned(),
+        description: "one\ntwo".to_owned(),
+        injections: vec![
+            injection(Placement::Header(HeaderPlacement {
+                name: "x-key".to_owned(),
+                value: "Key ${A}".to_owned(),
+            })),
+            injection(Placement::Json(JsonPlacement {
+                pointer: "/key".to_owned(),
+                value: "${A} ".to_owned(),
+            })),
+        ],
+        tls: Some(UpstreamTls {
+            ca_pem: ca.to_owned(),
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -224,9 +349,9 @@ async fn an_edit_changes_only_what_the_person_changed() {
     ] {
         assert!(form.has(shown), "{shown}: {}", form.text);
     }
-    let revision = revision(&form);
+    let shown = state(&form);
     let mut same = places.to_vec();
-    same.push(("revision", &revision));
+    same.extend(of_state(&shown, &[]));
     let page = browser.change("/w/w/servers/api/edit", &same).await;
     assert!(
         page.has("Nothing was changed in <code>api</code>."),
@@ -281,6 +406,30 @@ async fn rows_and_the_picture_need_no_script() {
         browser.get("/w/w/servers").await.has("Add the first server"),
         "a step stores nothing"
     );
+    // The script asks for the picture alone, which is no page and takes no notices.
+    let page = browser.get("/w/w/add-server/form").await;
+    assert!(
+        page.has("data-picture=\"/w/w/add-server/picture\""),
+        "{}",
+        page.text
+    );
+    browser
+        .post(FORM, &bearer("other", "https://b.example", "A"))
+        .await;
+    let picture = browser.post("/w/w/add-server/picture", &fields[..6]).await;
+    assert_eq!(picture.status, StatusCode::OK);
+    assert!(
+        picture.text.starts_with("<div id=\"picture\">"),
+        "{}",
+        picture.text
+    );
+    assert!(picture.has("cookie: "), "{}", picture.text);
+    let notice = "The server <code>other</code> was added.";
+    assert!(browser.get("/w/w/servers").await.has(notice));
+    let forged = browser
+        .post_exactly("/w/w/add-server/picture", &fields[..6])
+        .await;
+    assert_eq!(forged.status, StatusCode::FORBIDDEN);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -481,7 +630,18 @@ async fn a_call_that_is_refused_or_malformed_is_explained() {
         refused.text
     );
     assert!(refused.has("See which secret is the cause"), "{}", refused.text);
+    let lines = |number: u32| -> String {
+        let digits = |line: u32| [line / 1296, line / 36 % 36, line % 36];
+        let name = |line| digits(line).map(|digit| char::from_digit(digit, 36).unwrap());
+        (0..number)
+            .map(|line| format!("{}:\n", String::from_iter(name(line))))
+            .collect()
+    };
+    // A `HeaderMap` holds no more than 24,576 names.
+    let (few_more, many_more) = (lines(101), lines(24_600));
     for (field, fields) in [
+        ("headers", [("path", "/"), ("headers", &few_more)]),
+        ("headers", [("path", "/"), ("headers", &many_more)]),
         ("path", [("path", "/a b"), ("headers", "")]),
         ("headers", [("path", "/"), ("headers", "no header")]),
         ("headers", [("path", "/"), ("headers", "a b: c")]),
@@ -543,8 +703,11 @@ async fn servers_are_filtered_and_a_server_may_have_any_name() {
             "{}",
             page.text
         );
-        browser.get(&format!("/w/w/servers/{name}")).await;
+        let page = browser.get(&format!("/w/w/servers/{name}")).await;
+        assert!(page.has(&format!("<title>{name} ")), "{}", page.text);
     }
+    let settings = browser.get("/w/w/settings").await;
+    assert!(settings.has("href=\"/w/w/servers/call\""), "{}", settings.text);
     let found = browser.get("/w/w/servers?q=CALL").await;
     assert!(
         found.has("/w/w/servers/call\"") && !found.has("/w/w/servers/new\""),
@@ -586,9 +749,58 @@ async fn an_identity_that_may_only_look_is_offered_no_change_and_told_why() {
     );
     assert!(!page.has("/edit\"") && !page.has("/delete\""), "{}", page.text);
     for change in ["edit", "delete"] {
-        let page = browser.get(&format!("/w/shown/servers/api/{change}")).await;
-        assert_eq!(page.status, StatusCode::FORBIDDEN, "{change}");
+        let path = format!("/w/shown/servers/api/{change}");
+        assert_eq!(browser.get(&path).await.status, StatusCode::FORBIDDEN, "{change}");
+        // The form that somebody with more rights has, sent as it is.
+        let shown = [("uid", SHOWN_UID.to_owned()), ("revision", "1".to_owned())];
+        let fields = bearer("api", "https://b.example", "A");
+        let refused = browser.post(&path, &of_state(&shown, &fields)).await;
+        assert_eq!(refused.status, StatusCode::FORBIDDEN, "{}", refused.text);
     }
+    assert!(browser.get("/w/shown/servers/api").await.has("https://a.example"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_list_needs_neither_an_administrator_nor_the_vault() {
+    let mut console = Console::start_as_viewer_without_a_role_in_the_vault().await;
+    let mut browser = console.signed_in().await;
+    let list = browser.get("/w/shown/servers").await;
+    assert_eq!(list.status, StatusCode::OK, "{}", list.text);
+    assert!(list.has("href=\"/w/shown/servers/api\""), "{}", list.text);
+    console.dev.child.kill().unwrap();
+    console.dev.wait().await;
+    let list = browser.get("/w/shown/servers").await;
+    assert_eq!(list.status, StatusCode::OK, "{}", list.text);
+    assert!(
+        list.has("href=\"/w/shown/servers/api\"")
+            && list.has("Whether calls would carry their secrets is not known."),
+        "{}",
+        list.text
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_form_with_a_row_that_cannot_be_read_changes_nothing() {
+    let console = Console::start().await;
+    let mut browser = with_workspace(&console).await;
+    let fields = [
+        ("name", "api"),
+        ("url", "https://a.example"),
+        ("auth", "places"),
+        ("place-0-kind", "header"),
+        ("place-0-name", "x-key"),
+        ("place-0-value", "${A}"),
+    ];
+    for more in [("place-1-kind", "trailer"), ("place-2-kind", "header")] {
+        let answer = browser.post(FORM, &[fields.as_slice(), &[more]].concat()).await;
+        assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY, "{more:?}");
+        assert!(
+            answer.has("nothing was changed") || answer.has("Nothing was changed"),
+            "{}",
+            answer.text
+        );
+    }
+    assert!(browser.get("/w/w/servers").await.has("Add the first server"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

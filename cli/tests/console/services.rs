@@ -7,7 +7,7 @@ use chassis::{
 };
 use proto::{
     Principal,
-    injector::v1::{AddServerRequest, Server, server_service_client::ServerServiceClient},
+    injector::v1::{AddServerRequest, GetServerRequest, Server, server_service_client::ServerServiceClient},
     vault::v1::{PutSecretRequest, put_secret_request, secret_service_client::SecretServiceClient},
 };
 use tonic::transport::Channel;
@@ -39,14 +39,29 @@ pub(crate) async fn add_server(
         required_secrets: owned(required),
         ..Default::default()
     };
+    add(console, server).await;
+}
+
+/// Adds a server, and returns it as it is stored.
+pub(crate) async fn add(console: &Console, server: Server) -> Server {
     let request = AddServerRequest {
         server: Some(server),
         ..Default::default()
     };
-    ServerServiceClient::new(injector(console))
-        .add_server(request)
-        .await
-        .unwrap();
+    let mut client = ServerServiceClient::new(injector(console));
+    let added = client.add_server(request).await.unwrap();
+    added.into_inner().server.unwrap()
+}
+
+/// Returns a server of the workspace `w` as it is stored.
+pub(crate) async fn server(console: &Console, name: &str) -> Server {
+    let request = GetServerRequest {
+        workspace: "w".to_owned(),
+        name: name.to_owned(),
+    };
+    let mut client = ServerServiceClient::new(injector(console));
+    let found = client.get_server(request).await.unwrap();
+    found.into_inner().server.unwrap()
 }
 
 /// Puts secrets named `SECRET_0000` and so on into the workspace `w`, 20 at once.

@@ -1,25 +1,30 @@
-//! An injector that takes the administrator of `aerostack dev` for a viewer.
+//! An injector that takes one identity of `aerostack dev` for a viewer.
 
 use std::net::SocketAddr;
 
-use aerostack::pki::{ADMIN_ID, DevPki, VAULT_ID};
+use aerostack::pki::{DevPki, VAULT_ID};
 use chassis::signal::ServiceSignals;
 use clap::Parser as _;
 use injector_service::{Listeners, config::Cli};
 
 use crate::support::dev::Dev;
 
+/// The uid of the server in the file.
+pub(crate) const SHOWN_UID: &str = "67e55044-10b1-426f-9247-bb680e5fe0c8";
+
 const SERVERS: &str = "version: 1
 servers:
   - workspace: shown
     name: api
+    uid: 67e55044-10b1-426f-9247-bb680e5fe0c8
+    revision: 1
     url: https://a.example
     auth_type: bearer
     injections: [{secret: A}]
 ";
 
 /// Serves an injector beside that of `dev` until the test ends, and returns the address of its administration.
-pub(crate) async fn serve_injector(dev: &Dev) -> SocketAddr {
+pub(crate) async fn serve_injector(dev: &Dev, viewer: &str) -> SocketAddr {
     let pki = DevPki::ensure(&dev.dir).unwrap();
     let servers = dev.dir.join("viewer.yaml");
     std::fs::write(&servers, SERVERS).unwrap();
@@ -37,7 +42,7 @@ pub(crate) async fn serve_injector(dev: &Dev) -> SocketAddr {
         ("--tls-cert", path(&pki.injector.cert)),
         ("--tls-key", path(&pki.injector.key)),
         ("--client-ca", path(&pki.ca)),
-        ("--viewer", format!("{ADMIN_ID}=*")),
+        ("--viewer", format!("{viewer}=*")),
     ];
     let flags = settings.iter().flat_map(|(flag, value)| [*flag, value.as_str()]);
     let cli = Cli::parse_from(std::iter::once("injector-service").chain(flags));

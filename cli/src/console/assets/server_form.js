@@ -1,28 +1,31 @@
-// Draws the picture beside the form for a server again while the person types: sends the form as its button `Draw again` does,
-// and takes over the picture of the answer. Nothing is stored by that.
+// Draws the picture beside the form for a server again while the person types: sends the form to a path that answers with the
+// picture alone. Nothing is stored by that.
 
 const PAUSE_MS = 250;
 
 export function keepPicture(form) {
   let timer;
   let running;
-  const draw = async () => {
-    const fields = new URLSearchParams(new FormData(form));
-    fields.set("step", "picture");
+  const stop = () => {
+    clearTimeout(timer);
     running?.abort();
+  };
+  const draw = async () => {
+    const body = new URLSearchParams(new FormData(form));
     running = new AbortController();
     try {
-      const answer = await fetch(form.action, { method: "POST", body: fields, signal: running.signal });
+      const answer = await fetch(form.dataset.picture, { method: "POST", body, signal: running.signal });
       if (!answer.ok) return;
-      const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-      const picture = page.getElementById("picture");
+      const part = new DOMParser().parseFromString(await answer.text(), "text/html");
+      const picture = part.getElementById("picture");
       if (picture) document.getElementById("picture")?.replaceWith(picture);
     } catch {
-      // A newer text replaced the request, or the console has stopped. The picture stays as it is.
+      // A newer text or the form itself replaced the request, or the console has stopped. The picture stays as it is.
     }
   };
   form.addEventListener("input", () => {
-    clearTimeout(timer);
+    stop();
     timer = setTimeout(draw, PAUSE_MS);
   });
+  form.addEventListener("submit", stop);
 }

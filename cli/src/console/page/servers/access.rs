@@ -4,7 +4,7 @@ use axum::response::Response;
 use maud::{Markup, html};
 use proto::WorkspaceName;
 
-use super::super::frame::failure_page;
+use super::{super::frame::failure_page, rows::UnreadableForm};
 use crate::{
     console::{guard::PageRequest, view::Section},
     failure::{Failure, FailureKind},
@@ -57,5 +57,12 @@ pub(super) fn not_allowed(visit: &PageRequest) -> Response {
     );
     let hint =
         "the operator of the injector grants roles to identities with its settings --admin and --editor";
+    failure_page(visit, Section::Workspaces, failure.hint(hint))
+}
+
+/// Returns the page for a form that the console did not make.
+pub(super) fn unreadable_form(visit: &PageRequest, unreadable: &UnreadableForm) -> Response {
+    let failure = Failure::new(FailureKind::Usage, unreadable);
+    let hint = "nothing was changed: open the page again and repeat what you did";
     failure_page(visit, Section::Workspaces, failure.hint(hint))
 }

@@ -4,7 +4,7 @@ use axum::response::Response;
 use maud::html;
 use proto::{
     Warning, WarningKind, WorkspaceName,
-    injector::v1::{CatalogEntry, Server},
+    injector::v1::{AuthType, CatalogEntry, Server},
 };
 
 use super::{
@@ -12,10 +12,11 @@ use super::{
         frame::{breadcrumb, failure_page, render_form, see_other},
         paths::InWorkspace,
     },
-    access::{may_change, not_allowed},
-    form::{Auth, ServerForm},
+    access::{may_change, not_allowed, unreadable_form},
+    form::ServerForm,
     form_view::{FormContext, form_view},
     message::refusal,
+    rows::PlaceRow,
     step::Step,
 };
 use crate::{
@@ -47,7 +48,10 @@ pub(in crate::console) async fn add(
     InWorkspace(workspace): InWorkspace,
     Change { visit, fields }: Change,
 ) -> Response {
-    let mut form = ServerForm::of(&fields);
+    let mut form = match ServerForm::of(&fields) {
+        Ok(form) => form,
+        Err(unreadable) => return unreadable_form(&visit, &unreadable),
+    };
     if let Some(step) = Step::of(&fields) {
         let focus = step.apply(&mut form);
         return page(&visit, &workspace, &form, None, &focus).await;
@@ -89,21 +93,33 @@ async fn send(
     form: &ServerForm,
 ) -> Result<(Server, Vec<Warning>), FormError> {
     form.check()?;
-    let mut server = form.server(workspace.as_str());
     let entry = entry(visit, &form.entry).await.map_err(FormError::from)?;
-    let catalog_entry = match &entry {
-        // The entry would supply secrets for a server that is to have none.
-        Some(entry) if form.auth != Auth::Nothing => {
-            // Only a server at the URL of the entry gets the entry's TLS settings, and only a request without a URL says so.
-            if server.url == entry.url && server.tls.is_none() && !server.allow_plaintext {
-                server.url.clear();
-            }
-            entry.name.clone()
-        }
-        Some(_) | None => String::new(),
-    };
+    let (server, catalog_entry) = with_entry(form.server(workspace.as_str()), entry.as_ref());
     let added = visit.app.services.add_server(server, catalog_entry).await;
     added.map_err(|failure| refusal(failure, form.credential_field()))
+}
+
+/// Returns the server as it is sent, and the name of the entry that completes it; empty when no entry does.
+fn with_entry(mut server: Server, entry: Option<&CatalogEntry>) -> (Server, String) {
+    let Some(entry) = entry else {
+        return (server, String::new());
+    };
+    // Only a server at the URL of the entry gets the entry's TLS settings, and only a request without a URL says so.
+    let is_at_url = server.url == entry.url && server.tls.is_none() && !server.allow_plaintext;
+    let names_secrets = !server.inject_secrets.is_empty() || !server.injections.is_empty();
+    // The injector gives all secrets of the entry to a server that names none. The picture showed only those in the URL.
+    let has_only_url = || {
+        let shown = ServerForm::of_entry(entry);
+        entry.auth_type() == AuthType::Custom && shown.places.iter().all(PlaceRow::is_blank)
+    };
+    let wants_secrets_of_url = is_at_url && server.auth_type() == AuthType::Unspecified && has_only_url();
+    if !names_secrets && !wants_secrets_of_url {
+        return (server, String::new());
+    }
+    if is_at_url {
+        server.url.clear();
+    }
+    (server, entry.name.clone())
 }
 
 /// Returns the entry of the catalog with this name, and `None` for an empty name.
@@ -151,7 +167,7 @@ async fn page(
         action: format!("/w/{workspace}/add-server/form"),
         back: format!("/w/{workspace}/servers"),
         button: "Add server",
-        revision: None,
+        edited: None,
         secrets: secrets.as_deref(),
         url_example: example.unwrap_or_default(),
         csrf: visit.session.csrf.reveal(),
@@ -188,5 +204,64 @@ fn about(entry: &CatalogEntry) -> maud::Markup {
                 "."
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::injector::v1::{HeaderPlacement, Injection, PathPlacement, injection::Placement};
+
+    use super::*;
+
+    fn entry(url: &str, placements: Vec<Placement>) -> CatalogEntry {
+        let injection = |placement| Injection {
+            required: true,
+            placement: Some(placement),
+        };
+        CatalogEntry {
+            name: "@a/b".to_owned(),
+            url: url.to_owned(),
+            auth_type: AuthType::Custom.into(),
+            injections: placements.into_iter().map(injection).collect(),
+            ..Default::default()
+        }
+    }
+
+    fn header() -> Placement {
+        Placement::Header(HeaderPlacement {
+            name: "x-key".to_owned(),
+            value: "${A}".to_owned(),
+        })
+    }
+
+    fn path() -> Placement {
+        let variable = "P".to_owned();
+        Placement::Path(PathPlacement { variable })
+    }
+
+    #[test]
+    fn an_entry_adds_no_secret_that_the_picture_did_not_show() {
+        let url = "https://a.example/${P}";
+        let (mixed, only_url) = (entry(url, vec![header(), path()]), entry(url, vec![path()]));
+        let sent = |entry: &CatalogEntry, edit: fn(&mut ServerForm)| {
+            let mut form = ServerForm::of_entry(entry);
+            edit(&mut form);
+            let (server, name) = with_entry(form.server("w"), Some(entry));
+            (server.url, !name.is_empty())
+        };
+        let as_it_is = |_: &mut ServerForm| {};
+        assert_eq!(sent(&mixed, as_it_is), (String::new(), true));
+        assert_eq!(sent(&only_url, as_it_is), (String::new(), true));
+        // The person removed the header: the secret in the URL is all that the server is to get.
+        assert_eq!(sent(&mixed, |form| form.places.clear()), (url.to_owned(), false));
+        for edit in [
+            (|form| form.auth = super::super::form::Auth::Nothing) as fn(&mut ServerForm),
+            |form| form.url = "https://b.example/${P}".to_owned(),
+        ] {
+            assert!(!sent(&only_url, edit).1);
+        }
+        let elsewhere = "https://b.example";
+        let moved = sent(&mixed, |form| form.url = "https://b.example".to_owned());
+        assert_eq!(moved, (elsewhere.to_owned(), true));
     }
 }

@@ -11,6 +11,7 @@ use super::{
     },
     access::{may_change, not_allowed},
     breadcrumb::server_breadcrumb,
+    shown_state::ShownState,
 };
 use crate::console::{
     guard::{Change, PageRequest},
@@ -26,9 +27,18 @@ pub(in crate::console) async fn confirm(of: OfServer, visit: PageRequest) -> Res
 
 pub(in crate::console) async fn delete(of: OfServer, Change { visit, fields }: Change) -> Response {
     let services = &visit.app.services;
-    // 0 would mean any revision; a form always has one.
-    let revision = fields.number::<u64>("revision").max(1);
-    match services.remove_server(&of.workspace, &of.name, revision).await {
+    let present = match services.server(&of.workspace, &of.name).await {
+        Ok(present) => present,
+        Err(failure) => return failure_page(&visit, Section::Workspaces, failure),
+    };
+    if let Err(error) = ShownState::of_form(&fields).compare(&present) {
+        let error = error.hint("this is its present state: delete it only if you still want to");
+        return page(&visit, &of, Some(error)).await;
+    }
+    match services
+        .remove_server(&of.workspace, &of.name, present.revision)
+        .await
+    {
         Ok(()) => {
             let text = format!("The server `{}` was deleted. Calls under way finish.", of.name);
             visit.session.notify(Notice::done(text));
@@ -55,7 +65,7 @@ async fn page(visit: &PageRequest, of: &OfServer, error: Option<FormError>) -> R
         (secrets_stay(&server))
         form.stack method="post" action={ (of.path()) "/delete" } {
             (hidden(visit.session.csrf.reveal()))
-            input type="hidden" name="revision" value=(server.revision);
+            (ShownState::of(&server).fields())
             (submit(Submit::Danger, "Delete server", &of.path()))
         }
     };

@@ -12,13 +12,14 @@ use super::{
         frame::{failure_page, render_form, see_other},
         paths::OfServer,
     },
-    access::{may_change, not_allowed},
+    access::{may_change, not_allowed, unreadable_form},
     add::warn,
     breadcrumb::server_breadcrumb,
     changes::{FieldChange, changes},
     form::ServerForm,
     form_view::{FormContext, form_view},
     message::refusal,
+    shown_state::ShownState,
     step::Step,
 };
 use crate::{
@@ -39,7 +40,7 @@ pub(in crate::console) async fn form(of: OfServer, visit: PageRequest) -> Respon
         Ok(_) if !may_change => not_allowed(&visit),
         Ok(server) => {
             let form = ServerForm::of_server(&server);
-            page(&visit, &of, server.revision, &form, None, "").await
+            page(&visit, &of, ShownState::of(&server), &form, None, "").await
         }
     }
 }
@@ -56,12 +57,15 @@ fn known_places(server: Server) -> Result<Server, Failure> {
 }
 
 pub(in crate::console) async fn save(of: OfServer, Change { visit, fields }: Change) -> Response {
-    let mut form = ServerForm::of(&fields);
+    let mut form = match ServerForm::of(&fields) {
+        Ok(form) => form,
+        Err(unreadable) => return unreadable_form(&visit, &unreadable),
+    };
     of.name.as_str().clone_into(&mut form.name);
-    let revision = fields.number("revision");
+    let shown = ShownState::of_form(&fields);
     if let Some(step) = Step::of(&fields) {
         let focus = step.apply(&mut form);
-        return page(&visit, &of, revision, &form, None, &focus).await;
+        return page(&visit, &of, shown, &form, None, &focus).await;
     }
     form.remove_blank_rows();
     let present = visit.app.services.server(&of.workspace, &of.name).await;
@@ -69,26 +73,27 @@ pub(in crate::console) async fn save(of: OfServer, Change { visit, fields }: Cha
         Ok(present) => present,
         Err(failure) => return failure_page(&visit, Section::Workspaces, failure),
     };
-    if present.revision != revision {
-        return changed_meanwhile(&visit, &of, &present, &form).await;
+    form.keep_untouched(&ServerForm::of_server(&present));
+    if let Err(conflict) = shown.compare(&present) {
+        return changed_meanwhile(&visit, &of, &present, &form, conflict).await;
     }
     match send(&visit, &of, &present, &form).await {
         Ok(text) => {
             visit.session.notify(Notice::done(text));
             see_other(&of.path())
         }
-        Err(Unsaved::Changed) => match visit.app.services.server(&of.workspace, &of.name).await {
-            Ok(present) => changed_meanwhile(&visit, &of, &present, &form).await,
+        Err(Unsaved::Changed(conflict)) => match visit.app.services.server(&of.workspace, &of.name).await {
+            Ok(present) => changed_meanwhile(&visit, &of, &present, &form, conflict).await,
             Err(failure) => failure_page(&visit, Section::Workspaces, failure),
         },
-        Err(Unsaved::Refused(error)) => page(&visit, &of, revision, &form, Some(&error), "").await,
+        Err(Unsaved::Refused(error)) => page(&visit, &of, shown, &form, Some(&error), "").await,
     }
 }
 
 /// A form that did not change the server.
 enum Unsaved {
-    /// Somebody else changed the server between the form and now.
-    Changed,
+    /// Somebody else changed the server while the form was being saved.
+    Changed(FormError),
     Refused(FormError),
 }
 
@@ -119,7 +124,9 @@ async fn send(
                 labels(&changes)
             ))
         }
-        Err(failure) if matches!(failure.reason, Some(Reason::RevisionMismatch)) => Err(Unsaved::Changed),
+        Err(failure) if matches!(failure.reason, Some(Reason::RevisionMismatch)) => {
+            Err(Unsaved::Changed(failure.into()))
+        }
         Err(failure) => Err(Unsaved::Refused(refusal(failure, form.credential_field()))),
     }
 }
@@ -142,6 +149,7 @@ async fn changed_meanwhile(
     of: &OfServer,
     present: &Server,
     entered: &ServerForm,
+    conflict: FormError,
 ) -> Response {
     let differing = changes_of(of, present, entered);
     let lost = match differing.is_empty() {
@@ -151,19 +159,15 @@ async fn changed_meanwhile(
             labels(&differing)
         ),
     };
-    let error = FormError::from(Failure::new(
-        FailureKind::Conflict,
-        "somebody else changed the server meanwhile",
-    ));
-    let error = error.hint(format!("this is its present state; {lost}"));
+    let error = conflict.hint(format!("this is its present state; {lost}"));
     let form = ServerForm::of_server(present);
-    page(visit, of, present.revision, &form, Some(&error), "").await
+    page(visit, of, ShownState::of(present), &form, Some(&error), "").await
 }
 
 async fn page(
     visit: &PageRequest,
     of: &OfServer,
-    revision: u64,
+    shown: ShownState,
     form: &ServerForm,
     error: Option<&FormError>,
     focus: &str,
@@ -175,7 +179,7 @@ async fn page(
         action: format!("{}/edit", of.path()),
         back: of.path(),
         button: "Save changes",
-        revision: Some(revision),
+        edited: Some(shown),
         secrets: secrets.as_deref(),
         url_example: "",
         csrf: visit.session.csrf.reveal(),

@@ -6,7 +6,7 @@ use proto::injector::v1::{
 };
 
 use super::{
-    rows::{PlaceKind, PlaceRow, SecretRow},
+    rows::{MAX_ROWS, PlaceKind, PlaceRow, SecretRow, UnreadableForm},
     url::UrlParts,
 };
 use crate::console::{fields::Fields, view::FormError};
@@ -101,10 +101,10 @@ impl ServerForm {
         }
     }
 
-    /// Reads a form.
-    pub(super) fn of(fields: &Fields) -> Self {
-        let text = |name| fields.text(name).to_owned();
-        Self {
+    /// Reads a form. Browsers send the line breaks of a text as CR LF, which no server is to be stored with.
+    pub(super) fn of(fields: &Fields) -> Result<Self, UnreadableForm> {
+        let text = |name| fields.text(name).replace("\r\n", "\n");
+        Ok(Self {
             entry: text("entry"),
             name: text("name"),
             url: text("url"),
@@ -114,8 +114,8 @@ impl ServerForm {
                 name: text("bearer"),
                 required: fields.is_set("bearer-required"),
             },
-            secrets: SecretRow::all_of(fields),
-            places: PlaceRow::all_of(fields),
+            secrets: SecretRow::all_of(fields)?,
+            places: PlaceRow::all_of(fields)?,
             paths: text("paths"),
             grpc_methods: text("grpc_methods"),
             all_messages: fields.is_set("all_messages"),
@@ -130,7 +130,13 @@ impl ServerForm {
             scrub: Scrub::from_str_name(fields.text("scrub")).unwrap_or(Scrub::Headers),
             on_echo: OnEcho::from_str_name(fields.text("on_echo")).unwrap_or(OnEcho::Mask),
             oauth: Oauth::from_str_name(fields.text("oauth")).unwrap_or(Oauth::Replace),
-        }
+        })
+    }
+
+    /// Returns true when the form has no room for another place. Blank rows make room.
+    pub(super) fn has_all_places(&self) -> bool {
+        let used = self.places.iter().filter(|row| !row.is_blank());
+        used.count() >= MAX_ROWS
     }
 
     /// Returns the form for a server that exists.

@@ -5,11 +5,11 @@ use proto::vault::v1::Secret;
 
 use super::{
     form::{Auth, ServerForm},
-    mark::Marks,
     message::place_of,
     more_view::more,
-    picture::picture,
+    picture_part::picture_part,
     rows_view::{places, secret_rows},
+    shown_state::ShownState,
 };
 use crate::console::view::{FormError, Submit, error_summary, field, hidden, invalid, submit};
 
@@ -20,8 +20,8 @@ pub(super) struct FormContext<'c> {
     pub(super) action: String,
     pub(super) back: String,
     pub(super) button: &'static str,
-    /// The revision of a server that is edited, and `None` for a new server.
-    pub(super) revision: Option<u64>,
+    /// The state of a server that is edited, and `None` for a new server.
+    pub(super) edited: Option<ShownState>,
     /// The secrets of the workspace, if they are known.
     pub(super) secrets: Option<&'c [Secret]>,
     /// The URL that an entry of the catalog has as an example.
@@ -34,12 +34,13 @@ pub(super) struct FormContext<'c> {
 pub(super) fn form_view(context: &FormContext<'_>, form: &ServerForm, error: Option<&FormError>) -> Markup {
     html! {
         (error_summary(error))
-        form.editor method="post" action=(context.action) data-picture {
+        form.editor method="post" action=(context.action)
+            data-picture={ "/w/" (context.workspace) "/add-server/picture" } {
             // A press of Enter in a field uses the first button.
             button.hidden-text type="submit" tabindex="-1" aria-hidden="true" { (context.button) }
             (hidden(context.csrf))
             input type="hidden" name="entry" value=(form.entry);
-            @if let Some(revision) = context.revision { input type="hidden" name="revision" value=(revision); }
+            @if let Some(shown) = &context.edited { (shown.fields()) }
             div.fields {
                 (name_and_url(context, form, error))
                 (credential(context, form, error))
@@ -55,20 +56,10 @@ pub(super) fn form_view(context: &FormContext<'_>, form: &ServerForm, error: Opt
 
 /// Returns the picture. The script of the form loads it again while the person types.
 fn preview(context: &FormContext<'_>, form: &ServerForm) -> Markup {
-    let marks = Marks::of_secrets(context.secrets);
     html! {
         aside.preview aria-labelledby="preview-title" {
             h2 #preview-title { "What the server will receive" }
-            div #picture {
-                (picture(&form.server(context.workspace), &marks))
-                p.help {
-                    span.blank { span aria-hidden="true" { "•••" } span.hidden-text { "a blank" } }
-                    " is the value of a secret. The injector fills it in at each call, and nobody else sees it."
-                }
-                @if context.secrets.is_none() {
-                    p.help { "The vault does not answer, so the picture does not show which secrets exist." }
-                }
-            }
+            (picture_part(context.workspace, form, context.secrets))
             noscript { button.button.small type="submit" name="step" value="picture" formnovalidate { "Draw again" } }
         }
     }
@@ -88,7 +79,7 @@ fn name_and_url(context: &FormContext<'_>, form: &ServerForm, error: Option<&For
             autofocus[error.is_none() && context.focus.is_empty() && form.name.is_empty()];
     };
     html! {
-        @if context.revision.is_none() { (field("name", "Name", &help, error, &control)) }
+        @if context.edited.is_none() { (field("name", "Name", &help, error, &control)) }
         @else { input type="hidden" name="name" value=(form.name); }
         (url(context, form, error))
     }

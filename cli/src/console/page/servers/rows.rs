@@ -8,7 +8,16 @@ use proto::injector::v1::{
 use crate::console::fields::Fields;
 
 /// The most rows that a form has. The injector takes no more secrets or injections for one server.
-const MAX_ROWS: usize = 64;
+pub(super) const MAX_ROWS: usize = 64;
+
+/// A form with a row that cannot be read. The forms of the console have no such rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum UnreadableForm {
+    #[error("the form has more than {MAX_ROWS} rows, or rows without their numbers in order")]
+    Rows,
+    #[error("the form has a place of a kind that this release of the console does not know")]
+    PlaceKind,
+}
 
 /// A secret that gets its place from the auth type.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,7 +35,7 @@ impl SecretRow {
         }
     }
 
-    pub(super) fn all_of(fields: &Fields) -> Vec<Self> {
+    pub(super) fn all_of(fields: &Fields) -> Result<Vec<Self>, UnreadableForm> {
         let row = |index| {
             let name = format!("secret-{index}");
             fields.has(&name).then(|| Self {
@@ -34,7 +43,10 @@ impl SecretRow {
                 required: fields.is_set(&format!("{name}-required")),
             })
         };
-        (0..MAX_ROWS).map_while(row).collect()
+        complete(
+            (0..MAX_ROWS).map_while(row).collect(),
+            fields.count_between("secret-", ""),
+        )
     }
 }
 
@@ -123,18 +135,21 @@ impl PlaceRow {
         }
     }
 
-    pub(super) fn all_of(fields: &Fields) -> Vec<Self> {
+    pub(super) fn all_of(fields: &Fields) -> Result<Vec<Self>, UnreadableForm> {
         let row = |index| {
             let field = |part: &str| fields.text(&format!("place-{index}-{part}")).to_owned();
-            Some(Self {
-                kind: PlaceKind::parse(&field("kind"))?,
-                name: field("name"),
-                value: field("value"),
-                key: field("key"),
-                required: !field("required").is_empty(),
+            fields.has(&format!("place-{index}-kind")).then(|| {
+                Ok(Self {
+                    kind: PlaceKind::parse(&field("kind")).ok_or(UnreadableForm::PlaceKind)?,
+                    name: field("name"),
+                    value: field("value"),
+                    key: field("key"),
+                    required: !field("required").is_empty(),
+                })
             })
         };
-        (0..MAX_ROWS).map_while(row).collect()
+        let rows: Vec<_> = (0..MAX_ROWS).map_while(row).collect::<Result<_, _>>()?;
+        complete(rows, fields.count_between("place-", "-kind"))
     }
 
     pub(super) fn is_blank(&self) -> bool {
@@ -207,6 +222,14 @@ impl PlaceRow {
     }
 }
 
+/// Returns the rows if they are as many as the form has. A row that was left out would be missing from the server.
+fn complete<T>(rows: Vec<T>, sent: usize) -> Result<Vec<T>, UnreadableForm> {
+    match rows.len() == sent {
+        true => Ok(rows),
+        false => Err(UnreadableForm::Rows),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -227,16 +250,37 @@ mod tests {
     }
 
     #[test]
-    fn rows_are_read_up_to_the_first_that_is_missing() {
+    fn no_row_is_left_out() {
+        let read = |form: &str| {
+            let fields = Fields::parse(form.as_bytes());
+            SecretRow::all_of(&fields).and(PlaceRow::all_of(&fields).map(|rows| rows.len()))
+        };
+        let rows = |number| -> String {
+            (0..number)
+                .map(|row| format!("place-{row}-kind=basic&"))
+                .collect()
+        };
+        assert_eq!(read(&rows(MAX_ROWS)), Ok(MAX_ROWS));
+        assert_eq!(read(&rows(MAX_ROWS + 1)), Err(UnreadableForm::Rows));
+        assert_eq!(
+            read("place-0-kind=header&place-2-kind=header"),
+            Err(UnreadableForm::Rows)
+        );
+        assert_eq!(read("secret-1=A"), Err(UnreadableForm::Rows));
+        assert_eq!(read("place-0-kind=trailer"), Err(UnreadableForm::PlaceKind));
+    }
+
+    #[test]
+    fn rows_are_read_in_their_order() {
         let fields = Fields::parse(
             b"place-0-kind=header&place-0-name=x&place-0-value=%24%7BA%7D&place-1-kind=basic&place-1-required=yes\
-              &place-3-kind=header&secret-0=&secret-1=B&secret-1-required=yes",
+              &secret-0=&secret-1=B&secret-1-required=yes",
         );
-        let places = PlaceRow::all_of(&fields);
+        let places = PlaceRow::all_of(&fields).unwrap();
         assert_eq!(places.len(), 2);
         assert_eq!((places[0].value.as_str(), places[0].required), ("${A}", false));
         assert!(places[1].is_blank() && places[1].required);
-        let secrets = SecretRow::all_of(&fields);
+        let secrets = SecretRow::all_of(&fields).unwrap();
         assert_eq!(secrets.len(), 2);
         assert!(!secrets[0].required && secrets[1].required);
     }

@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use super::rows::{PlaceKind, PlaceRow, SecretRow};
+use super::rows::{MAX_ROWS, PlaceKind, PlaceRow, SecretRow};
 use crate::console::view::{FormError, icon, invalid, prose};
 
 /// Returns the error of a group of rows.
@@ -20,7 +20,9 @@ pub(super) fn secret_rows(rows: &[SecretRow], focus: &str, error: Option<&FormEr
                 "Choose secrets of the workspace, or name some that you add later. The server gets no others."
             }
             @for (index, row) in rows.iter().enumerate() { (secret_row(index, row, rows.len() > 1, focus, error)) }
-            button.button.small type="submit" name="step" value="secret" formnovalidate { (icon("plus")) "Add a secret" }
+            @if rows.len() < MAX_ROWS {
+                button.button.small type="submit" name="step" value="secret" formnovalidate { (icon("plus")) "Add a secret" }
+            } @else { (no_more("secrets")) }
         }
     }
 }
@@ -77,17 +79,27 @@ pub(super) fn places(
                 "the same place is removed."
             }
             @for (index, row) in rows.iter().enumerate() { (place(index, row, focus, wrong == Some(index + 1))) }
-            div.add-place role="group" aria-label="Add a place" {
-                span.quiet { "Add" }
-                @for kind in PlaceKind::ALL {
-                    @let texts = kind.texts();
-                    button.button.small type="submit" name="step" value={ "place-" (texts.key) } formnovalidate {
-                        (icon("plus")) (texts.label)
-                    }
+            @if rows.len() < MAX_ROWS { (add_place()) } @else { (no_more("places")) }
+        }
+    }
+}
+
+fn add_place() -> Markup {
+    html! {
+        div.add-place role="group" aria-label="Add a place" {
+            span.quiet { "Add" }
+            @for kind in PlaceKind::ALL {
+                @let texts = kind.texts();
+                button.button.small type="submit" name="step" value={ "place-" (texts.key) } formnovalidate {
+                    (icon("plus")) (texts.label)
                 }
             }
         }
     }
+}
+
+fn no_more(what: &str) -> Markup {
+    html! { p.help { "A server has at most " (MAX_ROWS) " " (what) "." } }
 }
 
 fn place(index: usize, row: &PlaceRow, focus: &str, is_wrong: bool) -> Markup {

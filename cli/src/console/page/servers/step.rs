@@ -2,7 +2,7 @@
 
 use super::{
     form::ServerForm,
-    rows::{PlaceKind, PlaceRow, SecretRow},
+    rows::{MAX_ROWS, PlaceKind, PlaceRow, SecretRow},
 };
 use crate::console::fields::Fields;
 
@@ -39,6 +39,9 @@ impl Step {
     pub(super) fn apply(self, form: &mut ServerForm) -> String {
         match self {
             Self::Draw => String::new(),
+            // The view offers no more rows; a form that is open in another tab still might.
+            Self::AddSecret if form.secrets.len() >= MAX_ROWS => String::new(),
+            Self::AddPlace(_) if form.has_all_places() => String::new(),
             Self::AddSecret => {
                 form.secrets.push(SecretRow::new());
                 format!("secret-{}", form.secrets.len() - 1)
@@ -74,7 +77,7 @@ mod tests {
     fn applied(step: &str) -> (ServerForm, String) {
         let fields =
             Fields::parse(format!("step={step}&secret-0=A&secret-1=B&place-0-kind=header").as_bytes());
-        let mut form = ServerForm::of(&fields);
+        let mut form = ServerForm::of(&fields).unwrap();
         let focus = Step::of(&fields).unwrap().apply(&mut form);
         (form, focus)
     }
@@ -95,5 +98,16 @@ mod tests {
             assert_eq!((form.secrets.len(), form.places.len()), (2, 1), "{other}");
         }
         assert_eq!(Step::of(&Fields::parse(b"name=x")), None);
+    }
+
+    #[test]
+    fn a_step_adds_no_row_that_the_form_could_not_send() {
+        let mut form = ServerForm::new();
+        for _ in 0..=MAX_ROWS {
+            Step::AddSecret.apply(&mut form);
+            Step::AddPlace(PlaceKind::Header).apply(&mut form);
+            form.places.iter_mut().for_each(|row| row.name = "x".to_owned());
+        }
+        assert_eq!((form.secrets.len(), form.places.len()), (MAX_ROWS, MAX_ROWS));
     }
 }
