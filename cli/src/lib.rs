@@ -26,6 +26,7 @@ mod secret_import;
 mod secret_metadata;
 mod service_status;
 mod set_up;
+mod small_file;
 mod value;
 
 use std::{error::Error as _, ffi::OsString, process::ExitCode};

@@ -4,9 +4,14 @@ use std::io::{self, IsTerminal as _, Write as _};
 
 use crate::failure::{Failure, FailureKind};
 
+/// Returns true when a person can answer a question.
+pub(super) fn is_possible() -> bool {
+    io::stdin().is_terminal()
+}
+
 /// Asks `question` at the terminal. Fails without a terminal, with `action` as the subject of the message.
 pub(super) fn confirm(action: &str, question: &str) -> Result<bool, Failure> {
-    if !io::stdin().is_terminal() {
+    if !is_possible() {
         let message = format!("{action} has to be confirmed, and there is no terminal to ask on");
         return Err(Failure::new(FailureKind::Usage, message).hint("give --yes"));
     }

@@ -23,7 +23,7 @@ Examples:\n\
 pub enum ContextCommand {
     /// Add a context with the connection flags of this command, such as --vault, --ca, --cert and --key
     ///
-    /// A context holds addresses and the paths of files, and never a key. Only flags are stored, and no environment variables.
+    /// A context holds addresses and the paths of files, and never a key. It needs --vault and --injector, or --dir. Only flags are stored, and no environment variables.
     Add(AddContextArgs),
     /// Make a context the present one, which commands use when they are told nothing else
     Use(UseContextArgs),
@@ -155,8 +155,12 @@ fn add(args: AddContextArgs, connect: ConnectArgs, path: &Path) -> Result<Report
         let message = "a context cannot be made of another one: --context names no connection here";
         return Err(Failure::new(FailureKind::Usage, message));
     }
-    if connect == ConnectArgs::default() {
-        let message = format!("the context {name} would name nothing to connect to");
+    let missing = missing_addresses(&connect);
+    if !missing.is_empty() {
+        let message = format!(
+            "the context {name} would not say where both services are: {} missing",
+            missing.join(", ")
+        );
         return Err(Failure::new(FailureKind::Usage, message).hint(
             "give --vault, --injector, --data-plane, --ca, --cert and --key, or the --dir of `aerostack dev`",
         ));
@@ -191,6 +195,20 @@ fn add(args: AddContextArgs, connect: ConnectArgs, path: &Path) -> Result<Report
     Ok(absent.into_iter().fold(report, |report, file| {
         report.note(format!("warning: {} does not exist", file.display()))
     }))
+}
+
+/// Returns the flags of the services that a context would not name. With another source for one of them, a command would work
+/// on two installations at once.
+fn missing_addresses(connect: &ConnectArgs) -> Vec<&'static str> {
+    let ConnectArgs {
+        dir, vault, injector, ..
+    } = connect;
+    if dir.is_some() {
+        return Vec::new();
+    }
+    let addresses = [("--vault", vault), ("--injector", injector)];
+    let missing = addresses.into_iter().filter(|(_, address)| address.is_none());
+    missing.map(|(flag, _)| flag).collect()
 }
 
 /// Returns the files of a context that do not exist.

@@ -14,6 +14,8 @@ use std::{
     ffi::OsString,
     io::{self, IsTerminal as _, Read as _, Write as _},
     process::ExitCode,
+    sync::mpsc,
+    thread,
     time::Duration,
 };
 
@@ -23,7 +25,7 @@ use self::position::Position;
 
 pub(crate) use script::script;
 
-/// Longest time that the services may take. A shell waits for the answer.
+/// Longest time that the command takes. A shell waits for the answer.
 const PATIENCE: Duration = Duration::from_millis(900);
 
 /// The most bytes of a command line that are read.
@@ -36,18 +38,31 @@ pub fn is_asked(args: &[OsString]) -> bool {
 
 /// Prints the names for the word at the cursor. The words on standard input end with NUL, and the last one is the word at the
 /// cursor.
-pub fn run(mut aerostack: Command) -> ExitCode {
+pub fn run(aerostack: Command) -> ExitCode {
     // Without a script at the other end, the command would wait for ever.
-    if !io::stdin().is_terminal()
-        && let Some(words) = read_words()
-        && let Some(position) = Position::find(&mut aerostack, &words)
-    {
-        for name in names_at(&position) {
-            // A shell that no longer listens needs no names.
-            let _ = writeln!(io::stdout(), "{name}");
-        }
+    if io::stdin().is_terminal() {
+        return ExitCode::SUCCESS;
+    }
+    // A file that the connection names may be a pipe that nobody writes to, and a read from it cannot be given up. The end of
+    // the process ends the thread.
+    let (send, found) = mpsc::channel();
+    thread::spawn(move || send.send(names_at_cursor(aerostack)));
+    for name in found.recv_timeout(PATIENCE).ok().flatten().unwrap_or_default() {
+        // A shell that no longer listens needs no names.
+        let _ = writeln!(io::stdout(), "{name}");
     }
     ExitCode::SUCCESS
+}
+
+fn names_at_cursor(mut aerostack: Command) -> Option<Vec<String>> {
+    let words = read_words()?;
+    let position = Position::find(&mut aerostack, &words)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .ok()?;
+    let names = names::of(&position.subject, &position.connect, |name| env::var_os(name));
+    Some(position.candidates(runtime.block_on(names)?))
 }
 
 fn read_words() -> Option<Vec<String>> {
@@ -55,20 +70,4 @@ fn read_words() -> Option<Vec<String>> {
     io::stdin().lock().take(MAX_LINE).read_to_end(&mut line).ok()?;
     let line = String::from_utf8(line).ok()?;
     Some(line.strip_suffix('\0')?.split('\0').map(str::to_owned).collect())
-}
-
-fn names_at(position: &Position) -> Vec<String> {
-    let env = |name: &str| env::var_os(name);
-    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
-        return Vec::new();
-    };
-    let names = runtime.block_on(async {
-        tokio::time::timeout(PATIENCE, names::of(&position.subject, &position.connect, env)).await
-    });
-    // A name server that does not answer would hold up an ordinary shutdown.
-    runtime.shutdown_background();
-    match names {
-        Ok(Some(names)) => position.candidates(names),
-        Ok(None) | Err(_) => Vec::new(),
-    }
 }

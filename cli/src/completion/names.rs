@@ -1,8 +1,12 @@
 //! Asks the services for names. Every failure is `None`.
+//!
+//! A shell puts a name into a command line as it is, and a service may be hostile. So a name with any character that a shell could
+//! interpret is left out: each name is parsed by the rules of its kind.
 
 use std::ffi::OsString;
 
 use proto::{
+    SecretName, ServerName, WorkspaceName,
     injector::v1::{ListServersRequest, server_service_client::ServerServiceClient},
     vault::v1::{
         ListSecretsRequest, ListWorkspacesRequest, secret_service_client::SecretServiceClient,
@@ -27,7 +31,9 @@ pub(super) async fn of(
         let contexts = contexts::read(&contexts::path(env)?).ok()?;
         return Some(contexts.names().map(ToString::to_string).collect());
     }
-    let connection = Connection::find(connect, env).ok()?;
+    // A folder of somebody else may bring a directory `.aerostack` with addresses of his services. A person who only presses
+    // the tab key did not choose that directory.
+    let connection = Connection::find_without_working_directory(connect, env).ok()?;
     match subject {
         Subject::Contexts => None,
         Subject::Workspaces => workspaces(&connection).await,
@@ -43,7 +49,8 @@ async fn workspaces(connection: &Connection) -> Option<Vec<String>> {
     };
     let mut client = WorkspaceServiceClient::new(connection.vault().ok()?.channel);
     let answer = client.list_workspaces(request).await.ok()?.into_inner();
-    Some(answer.workspaces.into_iter().map(|found| found.name).collect())
+    let names = answer.workspaces.into_iter().map(|found| found.name);
+    Some(names.filter(|name| is_workspace(name)).collect())
 }
 
 async fn servers(connection: &Connection, workspace: &str) -> Option<Vec<String>> {
@@ -54,7 +61,8 @@ async fn servers(connection: &Connection, workspace: &str) -> Option<Vec<String>
     };
     let mut client = ServerServiceClient::new(connection.injector().ok()?.channel);
     let answer = client.list_servers(request).await.ok()?.into_inner();
-    Some(answer.servers.into_iter().map(|found| found.name).collect())
+    let names = answer.servers.into_iter().map(|found| found.name);
+    Some(names.filter(|name| is_server(name)).collect())
 }
 
 async fn secrets(connection: &Connection, workspace: &str) -> Option<Vec<String>> {
@@ -65,5 +73,19 @@ async fn secrets(connection: &Connection, workspace: &str) -> Option<Vec<String>
     };
     let mut client = SecretServiceClient::new(connection.vault().ok()?.channel);
     let answer = client.list_secrets(request).await.ok()?.into_inner();
-    Some(answer.secrets.into_iter().map(|found| found.name).collect())
+    let names = answer.secrets.into_iter().map(|found| found.name);
+    Some(names.filter(|name| is_secret(name)).collect())
+}
+
+fn is_workspace(name: &str) -> bool {
+    WorkspaceName::parse(name).is_ok()
+}
+
+fn is_server(name: &str) -> bool {
+    ServerName::parse(name).is_ok()
+}
+
+/// Returns true for a name that normalization leaves as it is. Parsing alone accepts every text with a letter.
+fn is_secret(name: &str) -> bool {
+    SecretName::parse(name).is_ok_and(|parsed| parsed.as_str() == name)
 }

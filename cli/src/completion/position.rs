@@ -43,7 +43,6 @@ impl Position {
     /// those after the name of the program.
     pub(super) fn find(aerostack: &mut Command, words: &[String]) -> Option<Self> {
         aerostack.build();
-        let (words, is_split) = without_split_flags(words);
         let (word, before) = words.split_last()?;
         let mut line = Line {
             command: aerostack,
@@ -62,15 +61,10 @@ impl Position {
             false => 0,
         };
         let (earlier, typed) = value.split_at(typed_from);
-        let before = match is_split {
-            // Bash replaces only the part after the `=`.
-            true => earlier.to_owned(),
-            false => format!("{flag}{earlier}"),
-        };
         Some(Self {
             subject,
             connect: connect_args(line.connection_flags)?,
-            before,
+            before: format!("{flag}{earlier}"),
             typed: typed.to_owned(),
         })
     }
@@ -206,28 +200,6 @@ fn connect_args(flags: Vec<String>) -> Option<ConnectArgs> {
     let words = std::iter::once("connection".to_owned()).chain(flags);
     let matches = command.try_get_matches_from(words).ok()?;
     ConnectArgs::from_arg_matches(&matches).ok()
-}
-
-/// Joins the words that Bash splits at a `=`. The second result is true when the last word was joined.
-fn without_split_flags(words: &[String]) -> (Vec<String>, bool) {
-    let mut joined: Vec<String> = Vec::with_capacity(words.len());
-    let mut is_split = false;
-    let mut after_sign = false;
-    for word in words {
-        is_split = false;
-        match joined.last_mut() {
-            Some(flag) if word == "=" && flag.starts_with("--") && !flag.contains('=') => {
-                flag.push('=');
-                (after_sign, is_split) = (true, true);
-            }
-            Some(flag) if after_sign => {
-                flag.push_str(word);
-                (after_sign, is_split) = (false, true);
-            }
-            _ => joined.push(word.clone()),
-        }
-    }
-    (joined, is_split)
 }
 
 #[cfg(test)]

@@ -4,13 +4,32 @@ use clap::Command;
 use clap_complete::Shell;
 
 /// A function that takes the names for the word at the cursor, and otherwise does what clap's function does.
+///
+/// Bash splits a word at `:` and `=`, so that `a:1` is three words. The function joins what no white space of the line separates,
+/// and takes from each answer the part before the cursor's own word, because Bash replaces only that word.
+///
+/// All scripts call `aerostack` of the search path, and not the first word of the line, which may name any program.
 const BASH: &str = r#"
 _aerostack_with_names() {
-    local name
+    local word gap last='' rest=$COMP_LINE count=0 joined=()
+    for word in "${COMP_WORDS[@]:0:COMP_CWORD+1}"; do
+        gap=${rest%%[![:space:]]*}
+        rest=${rest#"$gap"}
+        rest=${rest#*"$word"}
+        if [[ $count -gt 0 && -z $gap && ( $word == [:=]* || $last == [:=]* ) ]]; then
+            joined[count - 1]+=$word
+        else
+            joined[count]=$word
+            count=$((count + 1))
+        fi
+        last=$word
+    done
+    [[ $last != [:=]* ]] || last=
+    local name before=${joined[count - 1]%"$last"}
     COMPREPLY=()
     while IFS= read -r name; do
-        COMPREPLY+=("$name")
-    done < <(printf '%s\0' "${COMP_WORDS[@]:1:COMP_CWORD}" | "${COMP_WORDS[0]/#\~/$HOME}" __complete 2>/dev/null)
+        COMPREPLY+=("${name#"$before"}")
+    done < <(printf '%s\0' "${joined[@]:1}" | command aerostack __complete 2>/dev/null)
     [[ ${#COMPREPLY[@]} -gt 0 ]] || _aerostack "$@"
 }
 complete -F _aerostack_with_names -o bashdefault -o default aerostack
@@ -24,7 +43,7 @@ const ZSH_ACTION_WITH_NAMES: &str = ":_aerostack_names'";
 const ZSH_FUNCTION: &str = "_aerostack() {\n";
 const ZSH_FUNCTION_WITH_WORDS: &str = r#"_aerostack_names() {
     local -a names
-    names=("${(@f)$(printf '%s\0' "${(@)line_words[2,-1]}" | ${(Q)~line_words[1]} __complete 2>/dev/null)}")
+    names=("${(@f)$(printf '%s\0' "${(@)line_words[2,-1]}" | command aerostack __complete 2>/dev/null)}")
     if [[ -n "$names" ]]; then
         compadd -QU -a names
     else
@@ -41,7 +60,7 @@ _aerostack() {
 const FISH: &str = r#"
 function __aerostack_names
     set -l words (commandline -opc) (commandline -ct)
-    printf '%s\0' $words[2..-1] | $words[1] __complete 2>/dev/null
+    printf '%s\0' $words[2..-1] | command aerostack __complete 2>/dev/null
 end
 function __aerostack_has_names
     set -g __aerostack_found (__aerostack_names)

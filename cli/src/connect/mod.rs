@@ -23,8 +23,8 @@ use tokio::{io::AsyncReadExt as _, net::TcpStream, time};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::{Response, Status, Streaming, transport::Channel};
 
-use self::settings::Resolved;
 pub(crate) use self::settings::has_present_context;
+use self::settings::{Resolved, WorkingDirectory};
 pub use self::{
     environment::warn_of_unknown_variables,
     settings::{ConnectArgs, DEFAULT_DIR},
@@ -46,11 +46,23 @@ pub struct Connection {
 impl Connection {
     /// Collects the settings of a connection. Certificates are read, and addresses dialled, only when a command uses them.
     pub fn find(args: &ConnectArgs, env: impl Fn(&str) -> Option<OsString>) -> Result<Self, Failure> {
+        Self::of(args.resolve(WorkingDirectory::Used, env)?)
+    }
+
+    /// Does the same without the directory `.aerostack`, unless a flag, the environment or a context names it.
+    pub(crate) fn find_without_working_directory(
+        args: &ConnectArgs,
+        env: impl Fn(&str) -> Option<OsString>,
+    ) -> Result<Self, Failure> {
+        Self::of(args.resolve(WorkingDirectory::Ignored, env)?)
+    }
+
+    fn of(resolved: Resolved) -> Result<Self, Failure> {
         let Resolved {
             settings,
             context,
             hides_directory,
-        } = args.resolve(env)?;
+        } = resolved;
         let timeout = parse_timeout(settings.timeout.as_deref())?;
         Ok(Self {
             settings,
@@ -74,19 +86,44 @@ impl Connection {
     }
 
     pub fn vault(&self) -> Result<Remote, Failure> {
-        self.remote(
-            "the vault",
-            self.settings.vault.as_deref().unwrap_or("127.0.0.1:7150"),
-            self.settings.vault_id.as_deref(),
-        )
+        let ConnectArgs { vault, vault_id, .. } = &self.settings;
+        let address = self.address("the vault", "--vault", vault.as_deref(), "127.0.0.1:7150")?;
+        self.remote("the vault", address, vault_id.as_deref())
     }
 
     pub fn injector(&self) -> Result<Remote, Failure> {
-        self.remote(
+        let ConnectArgs {
+            injector,
+            injector_id,
+            ..
+        } = &self.settings;
+        let address = self.address(
             "the injector",
-            self.settings.injector.as_deref().unwrap_or("127.0.0.1:7151"),
-            self.settings.injector_id.as_deref(),
-        )
+            "--injector",
+            injector.as_deref(),
+            "127.0.0.1:7151",
+        )?;
+        self.remote("the injector", address, injector_id.as_deref())
+    }
+
+    /// Returns the address of a service. The default is for the services of this machine, and a context names others.
+    fn address<'a>(
+        &self,
+        service: &str,
+        flag: &str,
+        known: Option<&'a str>,
+        default: &'a str,
+    ) -> Result<&'a str, Failure> {
+        match (known, &self.context) {
+            (Some(address), _) => Ok(address),
+            (None, None) => Ok(default),
+            (None, Some(context)) => {
+                let message = format!("the context {context} does not say where {service} is");
+                Err(Failure::new(FailureKind::Configuration, message).hint(format!(
+                    "give {flag}, or make the context again with {flag} and `aerostack context add {context} --replace`"
+                )))
+            }
+        }
     }
 
     /// Returns the base URL of the data plane.

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     ffi::OsString,
-    fs, io,
+    io,
     path::{Path, PathBuf},
 };
 
@@ -13,10 +13,14 @@ use crate::{
     contexts::{self, Context, ContextName},
     failure::{Failure, FailureKind},
     pki::{INJECTOR_ID, VAULT_ID},
+    small_file,
 };
 
 /// Default directory of `aerostack dev`, in the working directory.
 pub const DEFAULT_DIR: &str = ".aerostack";
+
+/// The longest `ports.json` that is read.
+const MAX_PORTS_SIZE: u64 = 64 * 1024;
 
 /// Environment variables that the command line reads.
 pub(super) const VARIABLES: [&str; 13] = [
@@ -87,6 +91,13 @@ pub struct ConnectArgs {
     pub injector_metrics: Option<String>,
 }
 
+/// The directory `.aerostack` in the working directory, which may have come with a folder of somebody else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum WorkingDirectory {
+    Used,
+    Ignored,
+}
+
 /// The settings that a command uses, and the context that they come from.
 #[derive(Debug)]
 pub(super) struct Resolved {
@@ -97,29 +108,71 @@ pub(super) struct Resolved {
 }
 
 impl ConnectArgs {
-    /// Merges the flags with the other sources. A context or directory that a flag names comes next, and then the environment.
-    /// Without such a flag, the environment comes next, and then one of these: the context of `AEROSTACK_CONTEXT` or the
-    /// directory of `AEROSTACK_DIR`, the present context, the directory `.aerostack`.
-    pub(super) fn resolve(&self, env: impl Fn(&str) -> Option<OsString>) -> Result<Resolved, Failure> {
+    /// Merges the flags with the other sources. A context or directory that a flag names comes next, and then the environment,
+    /// but for the services: the environment may name those of another installation. Without such a flag, the environment comes
+    /// next, and then one of these: the context of `AEROSTACK_CONTEXT` or the directory of `AEROSTACK_DIR`, the present context,
+    /// the directory `.aerostack`. None of them is read when it could only supply a timeout.
+    pub(super) fn resolve(
+        &self,
+        working_directory: WorkingDirectory,
+        env: impl Fn(&str) -> Option<OsString>,
+    ) -> Result<Resolved, Failure> {
         let flags = self.clone();
         let environment = Self::environment(&env);
         match (&self.dir, &self.context) {
             (Some(_), Some(_)) => Err(two_sources("--dir", "--context")),
-            (Some(dir), None) => Ok(Resolved::of(flags.or(named_directory(dir)?).or(environment))),
+            (Some(dir), None) => {
+                let settings = flags.or(named_directory(dir)?);
+                Ok(Resolved::of(settings.or(environment.without_services())))
+            }
             (None, Some(name)) => {
                 let (settings, name) = Self::named_context(name, &env)?;
+                let settings = flags.or(settings).or(environment.without_services());
                 Ok(Resolved {
                     context: Some(name),
-                    ..Resolved::of(flags.or(settings).or(environment))
+                    ..Resolved::of(settings)
                 })
             }
             (None, None) => {
-                let default = default_source(&env)?;
+                let given = flags.or(environment);
+                if given.is_complete() {
+                    return Ok(Resolved::of(given));
+                }
+                let default = default_source(working_directory, &env)?;
                 Ok(Resolved {
-                    settings: flags.or(environment).or(default.settings),
+                    settings: given.or(default.settings),
                     ..default
                 })
             }
+        }
+    }
+
+    /// Returns true when no other source can add an address or a file. Principals and probes belong to an address.
+    fn is_complete(&self) -> bool {
+        let Self {
+            vault,
+            injector,
+            data_plane,
+            ca,
+            cert,
+            key,
+            ..
+        } = self;
+        let addresses = [vault, injector, data_plane];
+        addresses.into_iter().all(Option::is_some) && [ca, cert, key].into_iter().all(Option::is_some)
+    }
+
+    /// Returns the settings that belong to no service.
+    fn without_services(self) -> Self {
+        Self {
+            vault: None,
+            injector: None,
+            data_plane: None,
+            vault_id: None,
+            injector_id: None,
+            vault_metrics: None,
+            injector_metrics: None,
+            ..self
         }
     }
 
@@ -268,7 +321,7 @@ impl ConnectArgs {
 }
 
 fn read_ports(path: &Path) -> Result<BTreeMap<String, String>, Failure> {
-    let text = match fs::read(path) {
+    let text = match small_file::read(path, MAX_PORTS_SIZE) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
         Err(error) => return Err(Failure::file(path, &error)),
@@ -291,7 +344,10 @@ impl Resolved {
 }
 
 /// Returns the settings that are used when no flag names a context or a directory.
-fn default_source(env: &impl Fn(&str) -> Option<OsString>) -> Result<Resolved, Failure> {
+fn default_source(
+    working_directory: WorkingDirectory,
+    env: &impl Fn(&str) -> Option<OsString>,
+) -> Result<Resolved, Failure> {
     let variable = |name| env(name).filter(|set| !set.is_empty());
     match (variable("AEROSTACK_CONTEXT"), variable("AEROSTACK_DIR")) {
         (Some(_), Some(_)) => return Err(two_sources("AEROSTACK_CONTEXT", "AEROSTACK_DIR")),
@@ -306,7 +362,7 @@ fn default_source(env: &impl Fn(&str) -> Option<OsString>) -> Result<Resolved, F
         (None, None) => {}
     }
     let default_dir = Path::new(DEFAULT_DIR);
-    let has_directory = default_dir.join("pki").is_dir();
+    let has_directory = working_directory == WorkingDirectory::Used && default_dir.join("pki").is_dir();
     // A person chose the present context, and `.aerostack` may come with a folder of somebody else.
     if let Some(context) = present_context(env)? {
         let name = context.name.clone();

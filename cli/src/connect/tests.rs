@@ -157,7 +157,7 @@ fn configuration() -> TempDir {
     let path = home.path().join("aerostack/config.yaml");
     fs::create_dir(path.parent().unwrap()).unwrap();
     let contexts = "version: 1\npresent: one\ncontexts:\n- name: one\n  vault: one:1\n  vault_id: dns:one\n\
-                    - name: two\n  vault: two:1\n  timeout: '3'\n";
+                    - name: two\n  vault: two:1\n  ca: /ca.pem\n  timeout: '3'\n";
     fs::write(path, contexts).unwrap();
     home
 }
@@ -286,4 +286,59 @@ fn an_unknown_context_and_a_damaged_file_are_errors() {
     // A directory that a flag names needs no file.
     let (_dir, args) = directory();
     assert!(vault_and_context(&args, env).is_ok());
+}
+
+#[test]
+fn the_environment_names_no_service_of_a_context_or_directory_that_a_flag_names() {
+    let home = configuration();
+    let (dir, in_directory) = directory();
+    // As `aerostack init` leaves it when only the vault is known.
+    fs::write(dir.path().join("ports.json"), r#"{"vault": "127.0.0.1:1"}"#).unwrap();
+    let env = |name: &str| match name {
+        "XDG_CONFIG_HOME" => Some(home.path().into()),
+        "AEROSTACK_INJECTOR" => Some("left-over:2".into()),
+        "AEROSTACK_DATA_PLANE" => Some("http://left-over:3".into()),
+        "AEROSTACK_INJECTOR_ID" => Some("dns:left-over".into()),
+        "AEROSTACK_CERT" => Some("/cert.pem".into()),
+        _ => None,
+    };
+    let of_context = ConnectArgs {
+        context: Some("two".to_owned()),
+        ..Default::default()
+    };
+    for args in [&of_context, &in_directory] {
+        let settings = Connection::find(args, env).unwrap().settings;
+        assert_eq!((settings.injector, settings.data_plane), (None, None));
+        assert!(settings.injector_id.is_none_or(|id| id != "dns:left-over"));
+        assert!(settings.cert.is_some());
+    }
+    let connection = Connection::find(&of_context, env).unwrap();
+    let failure = connection.injector().unwrap_err();
+    assert_eq!(failure.kind, FailureKind::Configuration);
+    assert_eq!(
+        failure.message,
+        "the context two does not say where the injector is"
+    );
+}
+
+#[test]
+fn a_damaged_file_of_contexts_does_not_matter_to_a_command_that_needs_nothing_of_it() {
+    let home = configuration();
+    fs::write(home.path().join("aerostack/config.yaml"), "version: 1\nsecret").unwrap();
+    let env = |name: &str| (name == "XDG_CONFIG_HOME").then(|| home.path().into());
+    let address = || Some("flag:1".to_owned());
+    let file = || Some(PathBuf::from("/file.pem"));
+    let full = ConnectArgs {
+        vault: address(),
+        injector: address(),
+        data_plane: address(),
+        ca: file(),
+        cert: file(),
+        key: file(),
+        ..Default::default()
+    };
+    assert!(Connection::find(&full, env).is_ok());
+    let partial = ConnectArgs { key: None, ..full };
+    let failure = Connection::find(&partial, env).unwrap_err();
+    assert_eq!(failure.kind, FailureKind::Configuration);
 }

@@ -2,17 +2,27 @@
 
 use std::{
     ffi::OsString,
-    fs::{self, DirBuilder, File, OpenOptions},
-    io::{self, ErrorKind, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    fs::{self, DirBuilder, File},
+    io::{self, ErrorKind},
+    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
 };
 
+use vault_service::new_file;
+
 use super::Contexts;
-use crate::failure::{Failure, FailureKind};
+use crate::{
+    failure::{Failure, FailureKind},
+    small_file,
+};
 
 const DIR_MODE: u32 = 0o700;
-const FILE_MODE: u32 = 0o600;
+
+/// The longest file that is read.
+const MAX_SIZE: u64 = 1024 * 1024;
+
+/// The most symbolic links that are followed, as in Linux.
+const MAX_LINKS: usize = 40;
 
 /// Returns the path of the configuration file: in `$XDG_CONFIG_HOME`, by default `~/.config`. A relative `XDG_CONFIG_HOME` is
 /// ignored, as the XDG Base Directory Specification demands.
@@ -24,7 +34,7 @@ pub(crate) fn path(env: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
 
 /// Reads the contexts. A file that does not exist has none.
 pub(crate) fn read(path: &Path) -> Result<Contexts, Failure> {
-    let bytes = match fs::read(path) {
+    let bytes = match small_file::read(path, MAX_SIZE) {
         Ok(bytes) => bytes,
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
             return Ok(Contexts::default());
@@ -44,47 +54,38 @@ pub(crate) fn change<T>(
     change: impl FnOnce(&mut Contexts) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
     let failed = |error: io::Error| Failure::file(path, &error);
-    let dir = path.parent().unwrap_or(Path::new("/"));
     DirBuilder::new()
         .recursive(true)
         .mode(DIR_MODE)
-        .create(dir)
+        .create(directory(path))
         .map_err(failed)?;
-    // Dropping the directory's file releases the lock.
-    let lock = File::open(dir).map_err(failed)?;
+    // Two paths may be links to one file, so the lock is on the directory of the file itself. Dropping the directory's file
+    // releases the lock.
+    let target = link_target(path).map_err(failed)?;
+    let lock = File::open(directory(&target)).map_err(|error| Failure::file(directory(&target), &error))?;
     lock.lock().map_err(failed)?;
     let mut contexts = read(path)?;
     let changed = change(&mut contexts)?;
-    replace(path, &contexts.render()?).map_err(failed)?;
+    new_file::replace(&target, contexts.render()?.as_bytes()).map_err(failed)?;
     Ok(changed)
 }
 
-/// Replaces the file by renaming, so that a reader sees either the whole old or the whole new file. A symbolic link stays, and
-/// its target is replaced.
-fn replace(path: &Path, text: &str) -> io::Result<()> {
-    let target = match fs::canonicalize(path) {
-        Ok(target) => target,
-        Err(error) if error.kind() == ErrorKind::NotFound => path.to_owned(),
-        Err(error) => return Err(error),
-    };
-    let temporary = target.with_extension("yaml.tmp");
-    // The lock is held, so a temporary file was left by a process that was killed.
-    match fs::remove_file(&temporary) {
-        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-        Ok(()) | Err(_) => {}
+fn directory(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new("/"))
+}
+
+/// Returns the file that symbolic links at `path` lead to. A link may lead to a file that does not exist yet.
+fn link_target(path: &Path) -> io::Result<PathBuf> {
+    let mut target = path.to_owned();
+    for _ in 0..MAX_LINKS {
+        match fs::read_link(&target) {
+            Ok(next) => target = directory(&target).join(next),
+            // The path is no link (EINVAL), or does not exist.
+            Err(error) if matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::NotFound) => {
+                return Ok(target);
+            }
+            Err(error) => return Err(error),
+        }
     }
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(FILE_MODE)
-        .open(&temporary)?;
-    let written = file
-        .write_all(text.as_bytes())
-        .and_then(|()| file.sync_all())
-        .and_then(|()| fs::rename(&temporary, &target));
-    if written.is_err() {
-        // The error of the write is the one to report.
-        let _ = fs::remove_file(&temporary);
-    }
-    written
+    Err(io::Error::other("there are too many symbolic links"))
 }

@@ -79,6 +79,23 @@ fn a_symbolic_link_to_the_file_stays() {
 }
 
 #[test]
+fn a_symbolic_link_to_a_file_that_does_not_exist_yet_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let dotfiles = dir.path().join("dotfiles");
+    fs::create_dir(&dotfiles).unwrap();
+    let path = dir.path().join("config.yaml");
+    std::os::unix::fs::symlink("dotfiles/aerostack.yaml", &path).unwrap();
+    // A file of somebody else with a likely name of a temporary file.
+    let foreign = dotfiles.join("aerostack.yaml.tmp");
+    fs::write(&foreign, "x").unwrap();
+    change(&path, |contexts| contexts.add(context("prod"), false)).unwrap();
+    assert!(fs::symlink_metadata(&path).unwrap().is_symlink());
+    let written = fs::read_to_string(dotfiles.join("aerostack.yaml")).unwrap();
+    assert!(written.contains("prod"));
+    assert_eq!(fs::read_to_string(&foreign).unwrap(), "x");
+}
+
+#[test]
 fn the_present_context_goes_with_its_removal() {
     let mut contexts = Contexts::default();
     contexts.add(context("a"), false).unwrap();

@@ -1,5 +1,6 @@
 //! Keys and their rotations, as `--output json` prints them.
 
+use prost_types::Timestamp;
 use proto::vault::v1::{
     self as api, GetKeyStatusResponse, KeyRotation, KeyState, RootKey as ApiRootKey, RootKeyProvider,
     WorkspaceKey as ApiWorkspaceKey,
@@ -86,7 +87,9 @@ impl KeyStatus {
             rotations: rotations.into_iter().map(Rotation::of).collect(),
             pending_erasure: PendingErasure {
                 workspace_count,
-                oldest_delete_time: oldest_delete_time.map(|deleted| time(Some(deleted))),
+                // Fractions of a second tell a reader nothing.
+                oldest_delete_time: oldest_delete_time
+                    .map(|deleted| time(Some(Timestamp { nanos: 0, ..deleted }))),
             },
         }
     }

@@ -4,10 +4,13 @@ use std::{
     fs,
     io::Write as _,
     net::TcpListener,
+    os::unix::fs::PermissionsExt as _,
     path::Path,
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
+
+use rustix::fs::{CWD, Mode, mkfifoat};
 
 use crate::shell::{CommandOutput, TestServices, clean_command, run_command};
 
@@ -39,8 +42,9 @@ async fn services() -> TestServices {
     ];
     let add = ["workspace", "server", "add", "w"];
     services.ok(&[&add[..], &server].concat()).await;
+    let off = ["--vault", "127.0.0.1:1", "--injector", "127.0.0.1:1"];
     services
-        .ok(&["context", "add", "prod", "--vault", "127.0.0.1:1"])
+        .ok(&[&["context", "add", "prod"][..], &off].concat())
         .await;
     services
 }
@@ -70,7 +74,8 @@ async fn the_names_of_the_services_are_offered() {
         ),
         (&["context", "use", ""], "prod\n"),
     ] {
-        let found = names(services.home(), words).await;
+        let words = [&["--dir", ".aerostack"], words].concat();
+        let found = names(services.home(), &words).await;
         assert_eq!((found.code, found.err.as_str()), (0, ""), "{words:?}");
         assert_eq!(found.out, expected, "{words:?}");
     }
@@ -84,7 +89,9 @@ async fn a_failure_offers_nothing_and_says_nothing() {
         &["--context", "prod", "workspace", "show", ""][..],
         &["--dir", "nosuch", "workspace", "show", ""],
         &["--context", "nosuch", "workspace", "show", ""],
-        &["explain", "nosuch", ""],
+        &["--dir", ".aerostack", "explain", "nosuch", ""],
+        // The directory `.aerostack` may have come with a folder of somebody else.
+        &["workspace", "show", ""],
         &["nosuch", ""],
         &[],
     ] {
@@ -100,7 +107,8 @@ async fn a_service_that_does_not_answer_is_given_up_soon() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = silent.local_addr().unwrap().to_string();
     let started = Instant::now();
-    let found = names(services.home(), &["--vault", &address, "workspace", "show", ""]).await;
+    let dir = ["--dir", ".aerostack", "--vault", &address];
+    let found = names(services.home(), &[&dir[..], &["workspace", "show", ""]].concat()).await;
     assert_eq!((found.out.as_str(), found.err.as_str()), ("", ""));
     let elapsed = started.elapsed();
     // Without the limit of the command, the limit of a connection ends the wait after 2 s.
@@ -111,48 +119,92 @@ async fn a_service_that_does_not_answer_is_given_up_soon() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_never_ends_does_not_hold_up_the_shell() {
+    let home = tempfile::tempdir().unwrap();
+    fs::create_dir_all(home.path().join("dir/pki")).unwrap();
+    let pipe = home.path().join("dir/pki/ca.pem");
+    mkfifoat(CWD, &pipe, Mode::RUSR | Mode::WUSR).unwrap();
+    let started = Instant::now();
+    let found = names(home.path(), &["--dir", "dir", "workspace", "show", ""]).await;
+    assert_eq!((found.code, found.out.as_str(), found.err.as_str()), (0, "", ""));
+    let elapsed = started.elapsed();
+    assert!(elapsed < Duration::from_secs(5), "{elapsed:?}");
+}
+
+/// Splits a line at white space and at `:` and `=`, as Bash splits it for a completion.
+fn split_as_bash_does(line: &str) -> Vec<String> {
+    let mut words = vec![String::new()];
+    let mut before = ' ';
+    for scalar in line.chars() {
+        let is_break = |scalar: char| ":=".contains(scalar);
+        if scalar == ' ' || (before != ' ' && is_break(before) != is_break(scalar)) {
+            words.push(String::new());
+        }
+        if scalar != ' ' {
+            words.last_mut().unwrap().push(scalar);
+        }
+        before = scalar;
+    }
+    words
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn bash_offers_names_and_otherwise_commands_and_flags() {
     let services = services().await;
-    let offered = async |words: &[&str]| {
+    let dir = services.home().join(".aerostack");
+    let offered = async |line: &str| {
         let script = r#"
-            source <("$1" completions bash)
+            source <(aerostack completions bash)
+            COMP_LINE=$1
             shift
             COMP_WORDS=("$@") COMP_CWORD=$(($# - 1))
             function_name=$(complete -p aerostack | sed 's/.*-F \([^ ]*\).*/\1/')
             "$function_name" "${COMP_WORDS[0]}" "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD - 1]}"
             printf '%s\n' "${COMPREPLY[@]}"
         "#;
-        let binary = env!("CARGO_BIN_EXE_aerostack");
+        let binary = Path::new(env!("CARGO_BIN_EXE_aerostack"));
+        let path = format!("{}:/usr/bin:/bin", binary.parent().unwrap().display());
         let mut command: Command = clean_command("bash", services.home());
         command
-            .args(["-c", script, "bash", binary, binary])
-            .args(words)
+            .args(["-c", script, "bash", line])
+            .args(split_as_bash_does(line))
+            .env("AEROSTACK_DIR", &dir)
+            .env("PATH", path)
             .stdin(Stdio::null());
         let done = run_command(command).await;
-        assert_eq!((done.code, done.err.as_str()), (0, ""), "{words:?}");
+        assert_eq!((done.code, done.err.as_str()), (0, ""), "{line}");
         done.out.lines().map(str::to_owned).collect::<Vec<_>>()
     };
-    assert_eq!(offered(&["workspace", "show", "w"]).await, ["w", "web"]);
-    assert_eq!(
-        offered(&[
-            "workspace",
-            "server",
-            "update",
-            "w",
-            "github",
-            "--required",
-            "=",
-            "GITH"
-        ])
-        .await,
-        ["GITHUB_TOKEN"]
-    );
-    assert_eq!(offered(&["work"]).await, ["workspace"]);
-    assert_eq!(offered(&["workspace", "secret", "s"]).await, ["set"]);
-    let flags = offered(&["workspace", "secret", "set", "--"]).await;
+    assert_eq!(offered("aerostack workspace show w").await, ["w", "web"]);
+    let update = "aerostack workspace server update w github";
+    for (flags, expected) in [
+        ("--required=GITH", &["GITHUB_TOKEN"][..]),
+        ("--required=", &["GITHUB_TOKEN", "GITLAB_TOKEN", "JIRA_TOKEN"]),
+        (
+            "--url https://a.example:1/x --required=JIRA_TOKEN,GITH",
+            &["JIRA_TOKEN,GITHUB_TOKEN"],
+        ),
+    ] {
+        assert_eq!(offered(&format!("{update} {flags}")).await, expected, "{flags}");
+    }
+    let vault = services.address("vault");
+    for flag in [format!("--vault {vault}"), format!("--vault={vault}")] {
+        let line =
+            format!("aerostack {flag} --vault-id spiffe://aerostack.localhost/vault workspace show we");
+        assert_eq!(offered(&line).await, ["web"], "{line}");
+    }
+    // The first word of the line may be any program, which a press of the tab key must not run.
+    let trap = services.home().join("aerostack");
+    fs::write(&trap, "#!/bin/sh\ntouch ran\n").unwrap();
+    fs::set_permissions(&trap, fs::Permissions::from_mode(0o700)).unwrap();
+    assert_eq!(offered("./aerostack workspace show we").await, ["web"]);
+    assert!(!services.home().join("ran").exists());
+    assert_eq!(offered("aerostack work").await, ["workspace"]);
+    assert_eq!(offered("aerostack workspace secret s").await, ["set"]);
+    let flags = offered("aerostack workspace secret set --").await;
     assert!(flags.iter().any(|flag| flag == "--only-to"), "{flags:?}");
     // The hidden command is for the scripts alone.
-    assert!(offered(&["__"]).await.iter().all(|word| word.is_empty()));
+    assert!(offered("aerostack __").await.iter().all(|word| word.is_empty()));
 }
 
 #[tokio::test(flavor = "multi_thread")]

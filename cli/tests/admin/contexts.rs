@@ -75,9 +75,17 @@ async fn a_context_is_added_used_shown_and_removed() {
     assert_eq!(elsewhere(&services, &["workspace", "list"]).await.code, 78);
     services.fails(66, &["context", "use", "dev"]).await;
     services
-        .fails(73, &["context", "add", "off", "--vault", "a:1"])
+        .fails(
+            73,
+            &["context", "add", "off", "--vault", "a:1", "--injector", "a:2"],
+        )
         .await;
     services.fails(64, &["context", "add", "empty"]).await;
+    // With another source for the injector, a command would work on two installations.
+    let half = services
+        .fails(64, &["context", "add", "half", "--vault", "a:1"])
+        .await;
+    assert!(half.contains("--injector missing"), "{half}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -122,6 +130,8 @@ async fn a_file_that_a_context_names_and_that_does_not_exist_is_reported() {
             "prod",
             "--vault",
             "a.example:1",
+            "--injector",
+            "a.example:2",
             "--key",
             "nosuch.pem",
         ])

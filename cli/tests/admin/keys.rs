@@ -32,11 +32,11 @@ async fn a_workspaces_key_is_shown_and_rotated() {
     assert_eq!(status["pending_erasure"]["workspace_count"], 1);
     assert!(status["pending_erasure"]["oldest_delete_time"].is_string());
     let message = services.ok(&["key", "status"]).await;
-    assert!(
-        message.out.contains("is not erased from the store's files yet"),
-        "{}",
-        message.out
-    );
+    let says =
+        "Deleted data, and keys that a rotation replaced, are not erased from the store's files yet: since ";
+    let (_, since) = message.out.split_once(says).unwrap();
+    // Whole seconds: `2026-11-30T12:00:00Z`.
+    assert_eq!(since.find("Z, in 1 workspace(s).\n"), Some(19), "{since}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -20,5 +20,6 @@ mod keys;
 mod secrets;
 mod servers;
 mod shell;
+mod terminal;
 mod upstream;
 mod workspaces;

@@ -8,7 +8,7 @@ use proto::vault::v1::{
 };
 use tokio::task::JoinSet;
 
-use crate::shell::TestServices;
+use crate::{shell::TestServices, terminal::Terminal};
 
 /// Puts the secrets `NAME_0`, `NAME_1` and so on from one client, because a process for each would take minutes.
 pub(crate) async fn put_many(services: &TestServices, workspace: &str, count: usize) {
@@ -456,4 +456,28 @@ async fn a_value_that_fits_no_header_is_reported_with_the_flags_that_help() {
         "{}",
         explained.out
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deletion_is_confirmed_at_a_terminal_only() {
+    let services = TestServices::with_workspace().await;
+    let secrets = async || services.ok(&["workspace", "secret", "list", "w"]).await.out;
+    for name in ["A", "B", "C"] {
+        services.ok(&["workspace", "secret", "set", "w", name, "x"]).await;
+    }
+    for (answer, code) in [("", 1), ("n", 1), ("y", 0)] {
+        let mut question = Terminal::run(&services, "aerostack workspace secret delete w A");
+        question.read_until("Delete A of w with all its versions? [y/N] ");
+        assert!(secrets().await.contains("\nA "));
+        let (ended_with, printed) = question.answer(answer);
+        assert_eq!(ended_with, code, "{printed}");
+        assert!(printed.contains("No server gets it."), "{printed}");
+    }
+    assert!(!secrets().await.contains("\nA "));
+    let mut told = Terminal::run(&services, "aerostack workspace secret delete w B --yes");
+    told.read_until("B deleted");
+    assert_eq!(told.answer("").0, 0);
+    // Scripts rely on a deletion without a question.
+    services.ok(&["workspace", "secret", "delete", "w", "C"]).await;
+    assert!(!secrets().await.contains("\nB ") && !secrets().await.contains("\nC "));
 }

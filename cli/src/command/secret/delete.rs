@@ -6,17 +6,21 @@ use serde::Serialize;
 
 use super::args::{client, secret_name};
 use crate::{
-    command::server,
+    command::{
+        confirm::{confirm, is_possible},
+        server,
+    },
     connect::Connection,
-    failure::Failure,
+    failure::{Failure, FailureKind},
     model::Server,
-    output::{OutputArgs, Report},
+    output::{OutputArgs, Report, printable},
 };
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Example:\n\
-\x20 aerostack workspace secret delete my-workspace GITHUB_TOKEN")]
+Examples:\n\
+\x20 aerostack workspace secret delete my-workspace GITHUB_TOKEN\n\
+\x20 aerostack workspace secret delete my-workspace GITHUB_TOKEN --expected-version 4 --yes")]
 pub struct DeleteSecretArgs {
     /// The workspace
     workspace: String,
@@ -25,6 +29,9 @@ pub struct DeleteSecretArgs {
     /// Delete only if VERSION is the current version
     #[arg(long, value_name = "VERSION")]
     expected_version: Option<u64>,
+    /// Delete without asking for confirmation. Without a terminal the command never asks
+    #[arg(long, short)]
+    yes: bool,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -43,9 +50,13 @@ pub(super) async fn delete(args: DeleteSecretArgs, connection: &Connection) -> R
         workspace,
         name,
         expected_version,
+        yes,
         output,
     } = args;
     let name = secret_name(&name)?;
+    if !yes {
+        confirm_deletion(connection, &workspace, &name).await?;
+    }
     let request = DeleteSecretRequest {
         workspace: workspace.clone(),
         name: name.as_str().to_owned(),
@@ -79,6 +90,30 @@ pub(super) async fn delete(args: DeleteSecretArgs, connection: &Connection) -> R
             "The servers that use the secret are not known: {failure}"
         )),
     })
+}
+
+/// Asks at the terminal, with the servers that would no longer get the secret.
+async fn confirm_deletion(
+    connection: &Connection,
+    workspace: &str,
+    name: &SecretName,
+) -> Result<(), Failure> {
+    if !is_possible() {
+        return Ok(());
+    }
+    let servers = match servers_with(connection, workspace, name).await {
+        Ok(servers) if servers.is_empty() => "No server gets it.".to_owned(),
+        Ok(servers) => format!("These servers would no longer get it: {}.", servers.join(", ")),
+        Err(failure) => format!("The servers that use it are not known: {failure}."),
+    };
+    let question = format!(
+        "{}\nDelete {name} of {workspace} with all its versions?",
+        printable(&servers)
+    );
+    match confirm(&format!("deleting {name}"), &question)? {
+        true => Ok(()),
+        false => Err(Failure::new(FailureKind::Negative, "nothing was deleted")),
+    }
 }
 
 /// Returns the names of the workspace's servers that get the secret.

@@ -23,6 +23,11 @@ use crate::{
 };
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:\n\
+\x20 aerostack workspace secret import my-workspace .env --dry-run\n\
+\x20 aerostack workspace secret import my-workspace .env --only-to https://api.github.com\n\
+\x20 kubectl get secret my-secret -o yaml | aerostack workspace secret import my-workspace - --yes")]
 pub struct ImportSecretsArgs {
     /// The workspace
     workspace: String,

@@ -36,8 +36,6 @@ pub enum SecretCommand {
     /// The command first lists the secrets that it would create and replace, and the entries that it would leave out, and
     /// asks. It shows no value. Without a terminal nothing is set unless --yes is given. The exit code is 1 when an entry
     /// was left out or not set.
-    ///
-    /// Example: `aerostack workspace secret import my-workspace .env --only-to https://api.github.com`
     Import(ImportSecretsArgs),
     /// List the secrets of a workspace: names and dates, never values
     List(ListSecretsArgs),
@@ -46,6 +44,8 @@ pub enum SecretCommand {
     /// Make the value of a kept version the current one, under a new version number, without showing the value
     Restore(RestoreVersionArgs),
     /// Delete a secret with all its versions. Servers that use it stay unchanged, and no longer get it
+    ///
+    /// On a terminal the command asks first, unless --yes is given. Without a terminal it does not ask.
     Delete(DeleteSecretArgs),
 }
 

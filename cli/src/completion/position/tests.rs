@@ -114,11 +114,9 @@ fn the_shell_replaces_the_whole_word() {
             &["JIRA_TOKEN,GITHUB_TOKEN"],
         ),
         ("workspace server add w s --secrets=J", &["--secrets=JIRA_TOKEN"]),
-        // Bash splits the word at the `=`.
-        ("workspace server add w s --secrets = J", &["JIRA_TOKEN"]),
         (
-            "workspace server add w s --secrets =",
-            &["GITHUB_TOKEN", "JIRA_TOKEN"],
+            "workspace server add w s --secrets=",
+            &["--secrets=GITHUB_TOKEN", "--secrets=JIRA_TOKEN"],
         ),
     ] {
         assert_eq!(candidates(line, &names), expected, "{line}");
