@@ -13,7 +13,8 @@ fn walk(command: &Command, words: &str, visit: &mut impl FnMut(&Command, &str)) 
     }
 }
 
-/// Returns the examples of a command, each from `aerostack` to the end of the line.
+/// Returns the examples of a command, each from `aerostack` to the end of the line. Every indented line must be one, so that no
+/// example escapes the tests.
 fn examples(command: &Command) -> Vec<String> {
     let help = command
         .get_after_help()
@@ -21,7 +22,10 @@ fn examples(command: &Command) -> Vec<String> {
         .unwrap_or_default();
     let lines = help.lines().filter(|line| line.starts_with("  "));
     lines
-        .filter_map(|line| Some(line.split_at(line.find("aerostack ")?).1.to_owned()))
+        .map(|line| match line.find("aerostack ") {
+            Some(at) => line.split_at(at).1.to_owned(),
+            None => panic!("an example without `aerostack`: {line:?}"),
+        })
         .collect()
 }
 

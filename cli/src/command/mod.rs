@@ -62,7 +62,8 @@ pub enum AdminCommand {
     /// cannot remove, such as a secret that has no value yet. A second run changes nothing. A change that somebody else made
     /// in between is not overwritten. Secrets are never deleted, and servers only with --prune.
     ///
-    /// The expiry of a secret changes by a new version with the same value. Its origins and labels change only with its value.
+    /// The expiry of a secret changes by a new version with the same value. The command asks, or needs --yes, when an old version
+    /// would be lost, because the workspace keeps no more. Origins and labels change only with the value.
     Apply(apply::ApplyArgs),
     /// Show whether both services are ready, and whether this client may use them
     ///

@@ -26,7 +26,8 @@ pub(crate) struct Choices {
 /// All differences.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Difference {
-    /// In the order in which they must be made: servers after the workspace, and removals last.
+    /// In the order in which they must be made: servers after the workspace, and removals before additions, because a plan or a
+    /// quota may have no room for both.
     pub(crate) changes: Vec<PlannedChange>,
     /// Secrets of the document that the workspace does not have.
     pub(crate) missing_secrets: Vec<SecretMetadata>,
@@ -62,6 +63,8 @@ pub(crate) enum Step {
         /// `None` for never.
         expires_at: Option<Timestamp>,
         is_later: bool,
+        /// The old versions that the new version displaces.
+        lost_versions: Vec<u64>,
     },
     AddServer(ServerDescription),
     UpdateServer {
@@ -71,6 +74,8 @@ pub(crate) enum Step {
     RemoveServer {
         name: ServerName,
         revision: u64,
+        /// True when the server is for a deleted workspace, and is added again for the present one.
+        is_added_again: bool,
     },
 }
 
@@ -117,10 +122,15 @@ impl Difference {
             *kept_versions,
         ));
         if let Some(secrets) = secrets {
-            difference.add_secrets(secrets, &present.secrets, choices);
+            let kept = kept_versions.or(present
+                .workspace
+                .as_ref()
+                .map(|workspace| workspace.kept_versions));
+            difference.add_secrets(secrets, &present.secrets, kept, choices);
         }
         if let Some(servers) = servers {
-            difference.add_servers(servers, &present.servers, choices.prune);
+            let uid = present.workspace.as_ref().map(|workspace| workspace.uid.as_str());
+            difference.add_servers(servers, &present.servers, uid, choices.prune);
         }
         difference
     }
@@ -130,20 +140,42 @@ impl Difference {
         self.changes.is_empty() && self.missing_secrets.is_empty() && self.unchangeable.is_empty()
     }
 
-    /// Returns the names of the servers that a step removes.
-    pub(crate) fn removed_servers(&self) -> Vec<&ServerName> {
-        let removed = self.changes.iter().filter_map(|change| match &change.step {
-            Step::RemoveServer { name, revision: _ } => Some(name),
-            Step::CreateWorkspace { .. }
-            | Step::UpdateWorkspace { .. }
+    /// Returns what the steps destroy, such as `server github`. A server that is added again is not destroyed.
+    pub(crate) fn losses(&self) -> Vec<String> {
+        let losses = self.changes.iter().filter_map(|change| match &change.step {
+            Step::RemoveServer {
+                name,
+                is_added_again: false,
+                ..
+            } => Some(format!("server {name}")),
+            Step::SetExpiry {
+                secret,
+                lost_versions,
+                ..
+            } if !lost_versions.is_empty() => {
+                let versions: Vec<_> = lost_versions.iter().map(ToString::to_string).collect();
+                Some(format!(
+                    "secret {secret} version {}",
+                    versions.join(" and version ")
+                ))
+            }
+            Step::RemoveServer { .. }
             | Step::SetExpiry { .. }
+            | Step::CreateWorkspace { .. }
+            | Step::UpdateWorkspace { .. }
             | Step::AddServer(_)
             | Step::UpdateServer { .. } => None,
         });
-        removed.collect()
+        losses.collect()
     }
 
-    fn add_secrets(&mut self, wanted: &[SecretMetadata], present: &[PresentSecret], choices: Choices) {
+    fn add_secrets(
+        &mut self,
+        wanted: &[SecretMetadata],
+        present: &[PresentSecret],
+        kept: Option<u32>,
+        choices: Choices,
+    ) {
         let by_name: BTreeMap<_, _> = present
             .iter()
             .map(|secret| (&secret.metadata.name, secret))
@@ -151,7 +183,7 @@ impl Difference {
         for secret in wanted {
             match by_name.get(&secret.name) {
                 None => self.missing_secrets.push(secret.clone()),
-                Some(present) => self.add_secret(secret, present, choices),
+                Some(present) => self.add_secret(secret, present, kept, choices),
             }
         }
         let wanted: BTreeSet<_> = wanted.iter().map(|secret| &secret.name).collect();
@@ -159,15 +191,18 @@ impl Difference {
         self.other_secrets.extend(others.cloned());
     }
 
-    fn add_secret(&mut self, wanted: &SecretMetadata, present: &PresentSecret, choices: Choices) {
+    fn add_secret(
+        &mut self,
+        wanted: &SecretMetadata,
+        present: &PresentSecret,
+        kept: Option<u32>,
+        choices: Choices,
+    ) {
         for field in field_changes(&present.metadata, wanted) {
             let reason = match field.field.as_str() {
-                "expires_at" => match expiry_step(wanted, present, choices) {
-                    Ok(step) => {
-                        self.changes.push(PlannedChange {
-                            step,
-                            fields: vec![field],
-                        });
+                "expires_at" => match expiry_change(wanted, present, kept, choices, field.clone()) {
+                    Ok(change) => {
+                        self.changes.push(change);
                         continue;
                     }
                     Err(reason) => reason,
@@ -182,25 +217,34 @@ impl Difference {
         }
     }
 
-    fn add_servers(&mut self, wanted: &[ServerDescription], present: &[PresentServer], prune: bool) {
+    /// `uid` is the uid of the present workspace.
+    fn add_servers(
+        &mut self,
+        wanted: &[ServerDescription],
+        present: &[PresentServer],
+        uid: Option<&str>,
+        prune: bool,
+    ) {
         let by_name: BTreeMap<_, _> = present.iter().map(|server| (server.name(), server)).collect();
-        for server in wanted {
-            self.changes
-                .extend(server_change(server, by_name.get(server.name()).copied()));
-        }
-        let wanted: BTreeSet<_> = wanted.iter().map(ServerDescription::name).collect();
-        for (name, server) in by_name.into_iter().filter(|(name, _)| !wanted.contains(name)) {
-            if !prune {
-                self.kept_servers.push(name.clone());
-                continue;
+        let names: BTreeSet<_> = wanted.iter().map(ServerDescription::name).collect();
+        for (name, server) in by_name.iter().filter(|(name, _)| !names.contains(*name)) {
+            match prune {
+                true => self.changes.push(removal(server, Vec::new(), false)),
+                false => self.kept_servers.push((*name).clone()),
             }
-            self.changes.push(PlannedChange {
-                step: Step::RemoveServer {
-                    name: name.clone(),
-                    revision: server.revision,
-                },
-                fields: Vec::new(),
-            });
+        }
+        for server in wanted {
+            match by_name.get(server.name()).copied() {
+                None => self.changes.push(addition(server)),
+                // The injector refuses to update a server of a deleted workspace, and no call reaches it.
+                Some(present) if is_of_another_workspace(present, uid) => {
+                    let before = Some(json!(present.workspace_uid));
+                    let fields = vec![change("workspace_uid", before, uid.map(|uid| json!(uid)))];
+                    self.changes.push(removal(present, fields, true));
+                    self.changes.push(addition(server));
+                }
+                Some(present) => self.changes.extend(server_update(server, present)),
+            }
         }
     }
 }
@@ -222,14 +266,15 @@ fn workspace_change(
         });
     };
     let PresentWorkspace {
+        uid: _,
         revision,
         plan: plan_before,
         kept_versions: kept_before,
-    } = *present;
-    let plan = plan.filter(|plan| plan_before != Some(*plan));
+    } = present;
+    let (revision, kept_before) = (*revision, *kept_before);
+    let plan = plan.filter(|plan| plan_before != plan);
     let kept_versions = kept_versions.filter(|kept| kept_before != *kept);
-    let plan_change =
-        plan.map(|plan| change("plan", plan_before.map(|before| json!(before)), Some(json!(plan))));
+    let plan_change = plan.map(|plan| change("plan", Some(json!(plan_before)), Some(json!(plan))));
     let kept_change =
         kept_versions.map(|kept| change("kept_versions", Some(json!(kept_before)), Some(json!(kept))));
     let fields: Vec<_> = plan_change.into_iter().chain(kept_change).collect();
@@ -243,12 +288,15 @@ fn workspace_change(
     })
 }
 
-/// Returns the step that gives a secret another expiry: a restore of its current version.
-fn expiry_step(
+/// Returns the change that gives a secret another expiry: a restore of its current version. `kept` is the number of versions that
+/// the workspace keeps.
+fn expiry_change(
     wanted: &SecretMetadata,
     present: &PresentSecret,
+    kept: Option<u32>,
     choices: Choices,
-) -> Result<Step, UnchangeableReason> {
+    expiry: FieldChange,
+) -> Result<PlannedChange, UnchangeableReason> {
     let (after, before) = (wanted.expires_at, present.metadata.expires_at);
     let is_later = match (before, after) {
         (Some(before), Some(after)) => after > before,
@@ -261,33 +309,56 @@ fn expiry_step(
     if is_later && !choices.allow_later_expiry {
         return Err(UnchangeableReason::LaterExpiry);
     }
-    Ok(Step::SetExpiry {
-        secret: wanted.name.clone(),
-        version: present.version,
-        expires_at: after,
-        is_later,
+    // The restored version is one of those that are kept.
+    let others = kept.map_or(usize::MAX, |kept| kept.saturating_sub(1) as usize);
+    let mut lost_versions: Vec<_> = present.versions.iter().skip(others).copied().collect();
+    lost_versions.reverse();
+    let lost = (!lost_versions.is_empty()).then(|| change("lost_versions", None, Some(json!(lost_versions))));
+    Ok(PlannedChange {
+        step: Step::SetExpiry {
+            secret: wanted.name.clone(),
+            version: present.version,
+            expires_at: after,
+            is_later,
+            lost_versions,
+        },
+        fields: std::iter::once(expiry).chain(lost).collect(),
     })
 }
 
-fn server_change(wanted: &ServerDescription, present: Option<&PresentServer>) -> Option<PlannedChange> {
-    let Some(PresentServer {
+fn is_of_another_workspace(server: &PresentServer, uid: Option<&str>) -> bool {
+    !server.workspace_uid.is_empty() && uid != Some(server.workspace_uid.as_str())
+}
+
+fn removal(server: &PresentServer, fields: Vec<FieldChange>, is_added_again: bool) -> PlannedChange {
+    PlannedChange {
+        step: Step::RemoveServer {
+            name: server.name().clone(),
+            revision: server.revision,
+            is_added_again,
+        },
+        fields,
+    }
+}
+
+fn addition(wanted: &ServerDescription) -> PlannedChange {
+    PlannedChange {
+        step: Step::AddServer(wanted.clone()),
+        fields: object(wanted)
+            .into_iter()
+            .filter(|(field, _)| field != "name")
+            .map(|(field, after)| change(&field, None, Some(after)))
+            .collect(),
+    }
+}
+
+fn server_update(wanted: &ServerDescription, present: &PresentServer) -> Option<PlannedChange> {
+    let PresentServer {
         description: before,
         revision,
-    }) = present
-    else {
-        return Some(PlannedChange {
-            step: Step::AddServer(wanted.clone()),
-            fields: object(wanted)
-                .into_iter()
-                .filter(|(field, _)| field != "name")
-                .map(|(field, after)| change(&field, None, Some(after)))
-                .collect(),
-        });
-    };
-    if before == wanted {
-        return None;
-    }
-    Some(PlannedChange {
+        workspace_uid: _,
+    } = present;
+    (before != wanted).then(|| PlannedChange {
         step: Step::UpdateServer {
             server: wanted.clone(),
             revision: *revision,

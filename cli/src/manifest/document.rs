@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use injector_service::description::{RawDescription, ServerDescription, parse_yaml};
+use injector_service::description::{FileError, RawDescription, ServerDescription, parse_yaml};
 use proto::{WorkspaceName, vault::v1::Plan};
 use serde::{Deserialize, Serialize};
 use serde_saphyr::Spanned;
@@ -105,7 +105,7 @@ struct WrittenManifest<'a> {
 
 impl Manifest {
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, ManifestError> {
-        if bytes.trim_ascii().is_empty() {
+        if is_empty(bytes) {
             return Err(ManifestError::Empty);
         }
         if let Ok(Header { api_version, kind }) = parse_yaml(bytes) {
@@ -162,12 +162,23 @@ impl Manifest {
             serde_saphyr::to_string(&written).map_err(|error| Failure::new(FailureKind::Internal, error))?;
         match Self::parse(text.as_bytes()) {
             Ok(read) if read == *self => Ok(text),
+            Err(ManifestError::Yaml(error @ FileError::TooLarge)) => {
+                let message = format!("the document of {name} cannot be written: {error}");
+                Err(Failure::new(FailureKind::Refused, message)
+                    .hint("no document describes this workspace; divide it into several workspaces"))
+            }
             Ok(_) | Err(_) => {
                 let message = format!("{name} cannot be written so that it reads back the same");
                 Err(Failure::new(FailureKind::Internal, message))
             }
         }
     }
+}
+
+/// Returns true for a document of blank lines, comments and markers alone.
+fn is_empty(bytes: &[u8]) -> bool {
+    let mut lines = bytes.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
+    lines.all(|line| line.is_empty() || line.starts_with(b"#") || line == b"---" || line == b"...")
 }
 
 fn parse_secrets(raw: Vec<Spanned<RawSecret>>) -> Result<Vec<SecretMetadata>, ManifestError> {

@@ -2,6 +2,7 @@
 
 use injector_service::description::{DescriptionError, FileError};
 use proto::{LabelError, SecretName, SecretNameError, ServerName};
+use vault_service::vault::LabelsError;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ManifestError {
@@ -36,6 +37,24 @@ pub(crate) enum SecretError {
         "upstream_origins: number {0} is not an origin; write https://api.github.com or https://*.example.com"
     )]
     Origin(usize),
+    #[error("labels: {0}")]
+    Labels(&'static str),
     #[error("expires_at: write a time such as 2027-01-31T00:00:00Z")]
     ExpiresAt,
+}
+
+impl SecretError {
+    /// The vault's own messages repeat the label.
+    pub(super) fn labels(error: LabelsError) -> Self {
+        Self::Labels(match error {
+            LabelsError::TooMany => "there are too many",
+            LabelsError::Key(_) => {
+                "a key is 1 to 63 letters, digits, `-`, `_` and `.`, a letter or digit at both ends, and may have a DNS name \
+                 and a `/` before it"
+            }
+            LabelsError::Value(_) => {
+                "a value is empty, or 1 to 63 letters, digits, `-`, `_` and `.`, a letter or digit at both ends"
+            }
+        })
+    }
 }

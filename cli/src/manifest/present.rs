@@ -1,12 +1,14 @@
 //! The present state of a workspace, as both services answer.
 
+use std::collections::BTreeMap;
+
 use injector_service::description::ServerDescription;
 use proto::{
-    ServerName, WorkspaceName,
+    SecretName, ServerName, WorkspaceName,
     injector::v1::{self as injector, ListServersRequest, server_service_client::ServerServiceClient},
     vault::v1::{
-        self as vault, GetWorkspaceRequest, ListSecretsRequest, secret_service_client::SecretServiceClient,
-        workspace_service_client::WorkspaceServiceClient,
+        self as vault, GetWorkspaceRequest, ListSecretVersionsRequest, ListSecretsRequest,
+        secret_service_client::SecretServiceClient, workspace_service_client::WorkspaceServiceClient,
     },
 };
 
@@ -28,9 +30,9 @@ pub(crate) struct PresentState {
 
 #[derive(Debug, Clone)]
 pub(crate) struct PresentWorkspace {
+    pub(crate) uid: String,
     pub(crate) revision: u64,
-    /// `None` for a plan that this release does not know.
-    pub(crate) plan: Option<PlanName>,
+    pub(crate) plan: PlanName,
     pub(crate) kept_versions: u32,
 }
 
@@ -38,12 +40,16 @@ pub(crate) struct PresentWorkspace {
 pub(crate) struct PresentSecret {
     pub(crate) metadata: SecretMetadata,
     pub(crate) version: u64,
+    /// The kept versions, the newest first. Empty until [`PresentState::read_versions`] has read them.
+    pub(crate) versions: Vec<u64>,
 }
 
 #[derive(Debug, Clone)]
 pub(crate) struct PresentServer {
     pub(crate) description: ServerDescription,
     pub(crate) revision: u64,
+    /// The uid of the workspace that the server is for; empty for a server that a file names without one.
+    pub(crate) workspace_uid: String,
 }
 
 impl PresentServer {
@@ -75,6 +81,20 @@ impl PresentState {
         })
     }
 
+    /// Reads the kept versions of the secrets whose expiry differs from the document's. A change of an expiry makes a new
+    /// version, so an old version may be lost.
+    pub(crate) async fn read_versions(&mut self, vault: &Remote, manifest: &Manifest) -> Result<(), Failure> {
+        let wanted = manifest.secrets.iter().flatten();
+        let wanted: BTreeMap<_, _> = wanted.map(|secret| (&secret.name, secret.expires_at)).collect();
+        for secret in &mut self.secrets {
+            let SecretMetadata { name, expires_at, .. } = &secret.metadata;
+            if wanted.get(name).is_some_and(|wanted| wanted != expires_at) {
+                secret.versions = versions(vault, &manifest.name, name).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// Returns the document that describes this state, or `None` when the workspace does not exist.
     pub(crate) fn manifest(self, name: WorkspaceName) -> Option<Manifest> {
         let Self {
@@ -83,13 +103,14 @@ impl PresentState {
             servers,
         } = self;
         let PresentWorkspace {
+            uid: _,
             revision: _,
             plan,
             kept_versions,
         } = workspace?;
         Some(Manifest {
             name,
-            plan,
+            plan: Some(plan),
             kept_versions: Some(kept_versions),
             secrets: Some(secrets.into_iter().map(|secret| secret.metadata).collect()),
             servers: Some(servers.into_iter().map(|server| server.description).collect()),
@@ -107,10 +128,11 @@ async fn workspace(remote: &Remote, name: &WorkspaceName) -> Result<Option<Prese
         Err(failure) if failure.kind == FailureKind::NotFound => return Ok(None),
         Err(failure) => return Err(failure),
     };
-    let plan = PlanName::of_wire(workspace.plan());
+    // Without its plan, an export would describe another workspace.
+    let plan = PlanName::of_wire(workspace.plan()).ok_or_else(|| unknown("workspace", name.as_str()))?;
     let vault::Workspace {
         name: _,
-        uid: _,
+        uid,
         revision,
         create_time: _,
         update_time: _,
@@ -119,6 +141,7 @@ async fn workspace(remote: &Remote, name: &WorkspaceName) -> Result<Option<Prese
         kept_versions,
     } = workspace;
     Ok(Some(PresentWorkspace {
+        uid,
         revision,
         plan,
         kept_versions,
@@ -140,9 +163,33 @@ async fn secrets(remote: &Remote, name: &WorkspaceName) -> Result<Vec<PresentSec
     let secrets = secrets.into_iter().map(|secret| {
         let (name, version) = (secret.name.clone(), secret.version);
         let metadata = SecretMetadata::of_wire(secret).ok_or_else(|| unknown("secret", &name))?;
-        Ok(PresentSecret { metadata, version })
+        Ok(PresentSecret {
+            metadata,
+            version,
+            versions: Vec::new(),
+        })
     });
     secrets.collect()
+}
+
+async fn versions(
+    remote: &Remote,
+    workspace: &WorkspaceName,
+    secret: &SecretName,
+) -> Result<Vec<u64>, Failure> {
+    let versions = list_all(async |page_token| {
+        let request = ListSecretVersionsRequest {
+            workspace: workspace.to_string(),
+            name: secret.to_string(),
+            page_size: MAX_PAGE_SIZE,
+            page_token,
+        };
+        let mut client = SecretServiceClient::new(remote.channel.clone());
+        let answer = remote.answer(client.list_secret_versions(request)).await?;
+        Ok((answer.versions, answer.next_page_token))
+    })
+    .await?;
+    Ok(versions.into_iter().map(|kept| kept.version).collect())
 }
 
 async fn servers(remote: &Remote, name: &WorkspaceName) -> Result<Vec<PresentServer>, Failure> {
@@ -162,6 +209,7 @@ async fn servers(remote: &Remote, name: &WorkspaceName) -> Result<Vec<PresentSer
         Ok(PresentServer {
             description,
             revision: server.revision,
+            workspace_uid: server.workspace_uid.clone(),
         })
     });
     servers.collect()

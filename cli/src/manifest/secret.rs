@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use proto::{OriginPattern, SecretName, vault::v1 as api};
 use serde::{Deserialize, Serialize};
+use vault_service::vault::Labels;
 
 use super::error::SecretError;
 
@@ -47,6 +48,8 @@ impl RawSecret {
             let parsed = OriginPattern::parse(&origin).map_err(|_| SecretError::Origin(number))?;
             Ok(parsed.as_str().to_owned())
         });
+        // By the vault's rules, which also keep control characters away from the terminal.
+        Labels::parse(labels.clone()).map_err(SecretError::labels)?;
         let expires_at = expires_at.map(|text| parse_time(&text).ok_or(SecretError::ExpiresAt));
         Ok(SecretMetadata {
             name: SecretName::parse(&name).map_err(SecretError::Name)?,

@@ -2,7 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::shell::{CommandOutput, TestServices};
+use crate::{
+    shell::{CommandOutput, TestServices},
+    terminal::Terminal,
+};
 
 /// A value that no output may repeat.
 const PLANTED: &str = "ghp_planted_value_1234567890";
@@ -78,7 +81,13 @@ async fn a_workspace_goes_through_a_document_without_values() {
     assert!(!document.contains(PLANTED), "{document}");
     assert_eq!(export(&services, "w").await, document);
     let same = apply(&services, &document, &[]).await;
-    assert_eq!((same.code, same.out.as_str()), (0, "Nothing to change in w.\n"));
+    let place = format!(
+        "w (vault {}, injector {})",
+        services.address("vault"),
+        services.address("injector")
+    );
+    let nothing = format!("Nothing to change in {place}.\n");
+    assert_eq!((same.code, same.out), (0, nothing));
     let same = apply(&services, &document, &["--dry-run"]).await;
     assert_eq!(same.code, 0, "{}", same.err);
 
@@ -94,12 +103,16 @@ async fn a_workspace_goes_through_a_document_without_values() {
     services.fails(66, &["workspace", "show", "v"]).await;
     let made = apply(&services, &copy, &[]).await;
     assert_eq!(made.code, 0, "{}", made.err);
-    assert!(made.out.contains("3 changes applied to v."), "{}", made.out);
+    assert!(
+        made.out.contains("3 changes applied to v (vault 127.0.0.1:"),
+        "{}",
+        made.out
+    );
     let put = "aerostack workspace secret set v GITHUB_TOKEN --only-to https://api.github.com --label team=a --expires-at \
                2090-01-01T00:00:00Z";
     assert!(made.out.contains(put), "{}", made.out);
     let again = apply(&services, &copy, &[]).await;
-    assert!(again.out.contains("Nothing to change in v."), "{}", again.out);
+    assert!(again.out.contains("Nothing to change in v ("), "{}", again.out);
 
     // With the value that the output asked for, nothing differs any more.
     services.sh(&put.replace("GITHUB_TOKEN", "GITHUB_TOKEN x")).await;
@@ -147,7 +160,7 @@ async fn a_server_changes_between_a_short_form_and_places_of_its_own() {
     let swap = apply(&services, &swapped, &[]).await;
     assert_eq!(swap.code, 0, "{}", swap.err);
     let again = apply(&services, &swapped, &[]).await;
-    assert!(again.out.contains("Nothing to change in w."), "{}", again.out);
+    assert!(again.out.contains("Nothing to change in w ("), "{}", again.out);
     let back = apply(&services, &document, &[]).await;
     assert_eq!(back.code, 0, "{}", back.err);
     assert_eq!(export(&services, "w").await, document);
@@ -256,4 +269,98 @@ async fn a_mistake_in_a_document_is_named_before_anything_is_changed() {
     let message = services.fails(66, &["export", "nosuch"]).await;
     assert!(message.contains("workspace list"), "{message}");
     services.fails(64, &["export", "No_Such"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_result_says_which_installation_was_changed() {
+    let services = TestServices::with_workspace().await;
+    services
+        .ok(&["context", "add", "here", "--dir", ".aerostack"])
+        .await;
+    let document = export(&services, "w").await.replace("plan: free", "plan: pro");
+    let context = ["--context", "here"];
+    let applied = apply(&services, &document, &context).await;
+    assert!(
+        applied.out.contains("1 change applied to w (context here)."),
+        "{}",
+        applied.out
+    );
+    let applied = apply_json(&services, &document, &context).await;
+    assert_eq!(applied["context"], "here");
+    assert_eq!(applied["vault"], services.address("vault"));
+    assert_eq!(applied["injector"], services.address("injector"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn servers_of_a_deleted_workspace_are_added_again_for_the_present_one() {
+    let services = with_servers().await;
+    let document = export(&services, "w").await;
+    services.ok(&["workspace", "delete", "w", "--yes"]).await;
+    let made = apply(&services, &document, &[]).await;
+    assert_eq!(made.code, 0, "{}", made.err);
+    assert!(
+        made.out.contains("- server api\n    workspace_uid: "),
+        "{}",
+        made.out
+    );
+    let workspace = services.json(&["workspace", "show", "w"]).await;
+    let servers = services.json(&["workspace", "server", "list", "w"]).await;
+    for server in servers["servers"].as_array().unwrap() {
+        assert_eq!(server["workspace_uid"], workspace["uid"]);
+    }
+    let again = apply(&services, &document, &[]).await;
+    assert!(again.out.contains("Nothing to change in w ("), "{}", again.out);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_expiry_that_displaces_an_old_version_has_to_be_confirmed() {
+    let services = with_servers().await;
+    let document = export(&services, "w")
+        .await
+        .replace("kept_versions: 5", "kept_versions: 1");
+    let earlier = document.replace("2090-", "2080-");
+    let asked = apply(&services, &earlier, &[]).await;
+    assert_eq!(asked.code, 64, "{}", asked.out);
+    assert!(
+        asked.err.contains("secret GITHUB_TOKEN version 1") && asked.err.contains("--yes"),
+        "{}",
+        asked.err
+    );
+    let applied = apply(&services, &earlier, &["--yes"]).await;
+    assert!(
+        applied.out.contains("    lost_versions: [1]\n"),
+        "{}",
+        applied.out
+    );
+    let versions = services
+        .json(&["workspace", "secret", "versions", "w", "GITHUB_TOKEN"])
+        .await;
+    assert_eq!(versions["versions"].as_array().unwrap().len(), 1);
+    assert_eq!(versions["versions"][0]["version"], 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_in_between_is_not_overwritten() {
+    let services = with_servers().await;
+    let document = export(&services, "w").await;
+    let (without_bot, _) = document.split_once("- name: bot").unwrap();
+    std::fs::write(
+        services.home().join("w.yaml"),
+        without_bot.replace(
+            "https://api.github.com\n  auth",
+            "https://api.github.com/v3\n  auth",
+        ),
+    )
+    .unwrap();
+    // The command has read the state when it asks.
+    let mut question = Terminal::run(&services, "aerostack apply -f w.yaml --prune");
+    question.read_until("[y/N] ");
+    let elsewhere = ["--url", "https://api.github.com/v2"];
+    services
+        .ok(&[&["workspace", "server", "update", "w", "api"][..], &elsewhere].concat())
+        .await;
+    let (code, printed) = question.answer("y");
+    assert_eq!(code, 75, "{printed}");
+    let servers = services.json(&["workspace", "server", "list", "w"]).await;
+    assert_eq!(servers["servers"][0]["url"], "https://api.github.com/v2");
 }

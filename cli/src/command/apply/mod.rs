@@ -5,7 +5,7 @@ mod text;
 
 use std::{
     fs::File,
-    io::{self, Read},
+    io::{self, Read, Write as _},
     path::{Path, PathBuf},
 };
 
@@ -14,7 +14,7 @@ use jiff::Timestamp;
 
 use self::{
     steps::Steps,
-    text::{Applied, applied_text, difference_text},
+    text::{Applied, Place, applied_text, difference_text},
 };
 use super::confirm::confirm;
 use crate::{
@@ -25,7 +25,8 @@ use crate::{
         difference::{Choices, Difference},
         present::PresentState,
     },
-    output::{OutputArgs, OutputFormat, Report},
+    model::Warning,
+    output::{OutputArgs, OutputFormat, Report, printable},
 };
 
 /// A document is refused when it is longer than a servers file may be. This limit keeps an endless file out of memory.
@@ -47,7 +48,7 @@ pub struct ApplyArgs {
     /// Remove the servers that the document does not have, after a question. Secrets are never deleted
     #[arg(long)]
     prune: bool,
-    /// Remove servers without asking for confirmation
+    /// Remove servers, and lose old versions of secrets, without asking for confirmation
     #[arg(long, short)]
     yes: bool,
     /// For administrators: let a value expire later than now, or never, when the document says so
@@ -74,7 +75,14 @@ impl ApplyArgs {
             return Err(Failure::new(FailureKind::Usage, message).hint("for no server, write `servers: []`"));
         }
         let (vault, injector) = (connection.vault()?, connection.injector()?);
-        let present = PresentState::read(&vault, &injector, &manifest.name).await?;
+        let place = Place {
+            workspace: &manifest.name,
+            context: connection.context().map(ToString::to_string),
+            vault: vault.address().to_owned(),
+            injector: injector.address().to_owned(),
+        };
+        let mut present = PresentState::read(&vault, &injector, &manifest.name).await?;
+        present.read_versions(&vault, &manifest).await?;
         let choices = Choices {
             prune,
             allow_later_expiry,
@@ -82,17 +90,23 @@ impl ApplyArgs {
         };
         let difference = Difference::between(&manifest, &present, choices);
         if dry_run {
-            return dry_run_report(output, &manifest, &difference);
+            return dry_run_report(output, &place, &difference);
         }
-        confirm_removals(&manifest, &difference, yes)?;
+        if !yes {
+            confirm_losses(&place, &difference)?;
+        }
         let steps = Steps {
             vault: &vault,
             injector: &injector,
             workspace: &manifest.name,
         };
-        let warnings = steps.make(&difference.changes).await?;
-        let applied = Applied::of(&manifest.name, &difference, false, warnings);
-        let report = Report::new(output, &applied, |_| applied_text(&manifest.name, &difference))?;
+        let (warnings, made) = steps.make(&difference.changes).await;
+        if let Err(failure) = made {
+            print_warnings(&warnings);
+            return Err(failure);
+        }
+        let applied = Applied::of(&place, &difference, false, warnings);
+        let report = Report::new(output, &applied, |_| applied_text(&place, &difference))?;
         Ok(match output.output {
             OutputFormat::Table => applied
                 .warnings
@@ -100,6 +114,14 @@ impl ApplyArgs {
                 .fold(report, |report, warning| report.note(warning.note())),
             OutputFormat::Json => report,
         })
+    }
+}
+
+/// Prints the warnings of the changes before a failure, which has no report.
+fn print_warnings(warnings: &[Warning]) {
+    for warning in warnings {
+        // A closed standard error is ignored.
+        drop(writeln!(io::stderr(), "{}", printable(&warning.note())));
     }
 }
 
@@ -121,13 +143,9 @@ fn read(from: impl Read) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn dry_run_report(
-    output: OutputArgs,
-    manifest: &Manifest,
-    difference: &Difference,
-) -> Result<Report, Failure> {
-    let applied = Applied::of(&manifest.name, difference, true, Vec::new());
-    let report = Report::new(output, &applied, |_| difference_text(&manifest.name, difference))?;
+fn dry_run_report(output: OutputArgs, place: &Place<'_>, difference: &Difference) -> Result<Report, Failure> {
+    let applied = Applied::of(place, difference, true, Vec::new());
+    let report = Report::new(output, &applied, |_| difference_text(place, difference))?;
     let is_negative = !difference.is_empty();
     let report = Report {
         is_negative,
@@ -139,20 +157,19 @@ fn dry_run_report(
     })
 }
 
-/// Asks at the terminal before servers are removed. Without the user's consent, the command changes nothing.
-fn confirm_removals(manifest: &Manifest, difference: &Difference, yes: bool) -> Result<(), Failure> {
-    let removed = difference.removed_servers();
-    if yes || removed.is_empty() {
+/// Asks at the terminal before servers are removed or old versions are lost. Without the user's consent, the command changes
+/// nothing.
+fn confirm_losses(place: &Place<'_>, difference: &Difference) -> Result<(), Failure> {
+    let losses = difference.losses();
+    if losses.is_empty() {
         return Ok(());
     }
-    let workspace = &manifest.name;
-    let names: Vec<_> = removed.iter().map(ToString::to_string).collect();
-    let names = names.join(", ");
+    let losses = losses.join(", ");
     let question = format!(
-        "{}Remove from {workspace}: {names}?",
-        difference_text(workspace, difference)
+        "{}Delete from {place}: {losses}?",
+        difference_text(place, difference)
     );
-    match confirm(&format!("removing {names} from {workspace}"), &question)? {
+    match confirm(&format!("deleting {losses} from {place}"), &question)? {
         true => Ok(()),
         false => Err(Failure::new(FailureKind::Negative, "nothing was changed")),
     }

@@ -4,7 +4,7 @@ use injector_service::description::ServerDescription;
 use jiff::Timestamp;
 use prost_types::FieldMask;
 use proto::{
-    ServerName, WorkspaceName,
+    Reason, ServerName, WorkspaceName,
     injector::v1::{
         self as injector, AddServerRequest, RemoveServerRequest, UpdateServerRequest,
         server_service_client::ServerServiceClient,
@@ -20,7 +20,7 @@ use tonic::transport::Channel;
 use super::text::change_name;
 use crate::{
     connect::Remote,
-    failure::Failure,
+    failure::{Failure, FailureKind},
     manifest::{
         PlanName,
         difference::{PlannedChange, Step},
@@ -55,16 +55,21 @@ pub(super) struct Steps<'a> {
 
 impl Steps<'_> {
     /// Makes the changes in their order, up to the first failure, which names the changes that were made and those that were
-    /// not. Returns the warnings of the services.
-    pub(super) async fn make(&self, changes: &[PlannedChange]) -> Result<Vec<Warning>, Failure> {
+    /// not. Returns the warnings of the services, also with a failure.
+    pub(super) async fn make(&self, changes: &[PlannedChange]) -> (Vec<Warning>, Result<(), Failure>) {
         let mut warnings = Vec::new();
         for (number, change) in changes.iter().enumerate() {
             match self.make_one(&change.step).await {
                 Ok(further) => warnings.extend(further),
-                Err(failure) => return Err(self.stopped_at(number, changes, failure)),
+                Err(failure) => {
+                    return (
+                        warnings,
+                        Err(stopped_at(self.workspace, number, changes, failure)),
+                    );
+                }
             }
         }
-        Ok(warnings)
+        (warnings, Ok(()))
     }
 
     async fn make_one(&self, step: &Step) -> Result<Vec<Warning>, Failure> {
@@ -86,15 +91,18 @@ impl Steps<'_> {
                 version,
                 expires_at,
                 is_later,
+                lost_versions: _,
             } => {
                 self.set_expiry(secret.as_str(), *version, *expires_at, *is_later)
                     .await
             }
             Step::AddServer(server) => self.add_server(server).await,
             Step::UpdateServer { server, revision } => self.update_server(server, *revision).await,
-            Step::RemoveServer { name, revision } => {
-                self.remove_server(name, *revision).await.map(|()| Vec::new())
-            }
+            Step::RemoveServer {
+                name,
+                revision,
+                is_added_again: _,
+            } => self.remove_server(name, *revision).await.map(|()| Vec::new()),
         }
     }
 
@@ -231,34 +239,54 @@ impl Steps<'_> {
     fn servers(&self) -> ServerServiceClient<Channel> {
         ServerServiceClient::new(self.injector.channel.clone())
     }
+}
 
-    /// Adds to a failure the changes that were made before it and those that were not made.
-    fn stopped_at(&self, number: usize, changes: &[PlannedChange], failure: Failure) -> Failure {
-        let names = |changes: &[PlannedChange]| {
-            let names: Vec<_> = changes
-                .iter()
-                .map(|change| change_name(self.workspace, &change.step))
-                .collect();
-            match names.is_empty() {
-                true => "nothing".to_owned(),
-                false => names.join(", "),
-            }
-        };
-        let (made, rest) = changes.split_at_checked(number).unwrap_or((changes, &[]));
-        let failed = rest
-            .first()
-            .map(|change| change_name(self.workspace, &change.step));
-        Failure {
-            message: format!(
-                "{}: {}; applied before: {}; not applied: {}",
-                failed.unwrap_or_default(),
-                failure.message,
-                names(made),
-                names(rest)
-            ),
-            ..failure
+/// Adds to a failure the changes that were made before it and those that were not made. The failed change is among neither when
+/// the service may have made it.
+fn stopped_at(
+    workspace: &WorkspaceName,
+    number: usize,
+    changes: &[PlannedChange],
+    failure: Failure,
+) -> Failure {
+    let names = |changes: &[PlannedChange]| {
+        let names: Vec<_> = changes
+            .iter()
+            .map(|change| change_name(workspace, &change.step))
+            .collect();
+        match names.is_empty() {
+            true => "nothing".to_owned(),
+            false => names.join(", "),
         }
+    };
+    let (made, rest) = changes.split_at_checked(number).unwrap_or((changes, &[]));
+    let (failed, later) = rest.split_at_checked(1).unwrap_or((rest, &[]));
+    let (failed_name, message) = (names(failed), &failure.message);
+    let made = names(made);
+    if !is_outcome_unknown(&failure) {
+        let message = format!(
+            "{failed_name}: {message}; applied before: {made}; not applied: {}",
+            names(rest)
+        );
+        return Failure { message, ..failure };
     }
+    let again = "run the same command again: it compares with the present state, and makes what is missing";
+    let hint = match &failure.hint {
+        Some(hint) => format!("{hint}; then {again}"),
+        None => again.to_owned(),
+    };
+    let message = format!(
+        "{failed_name}: {message}; applied before: {made}; not known whether it was applied: {failed_name}; not applied: {}",
+        names(later)
+    );
+    Failure { message, ..failure }.hint(hint)
+}
+
+/// Returns true when the service may have made the change in spite of the failure.
+fn is_outcome_unknown(failure: &Failure) -> bool {
+    let reasons = [Reason::OutcomeUnknown, Reason::StorageFullOutcomeUnknown];
+    matches!(failure.kind, FailureKind::Unavailable | FailureKind::Internal)
+        || failure.reason.is_some_and(|reason| reasons.contains(&reason))
 }
 
 /// Returns the mask of an update that replaces every setting of a server. The view of the secrets that follows from the other
@@ -281,6 +309,45 @@ mod tests {
     use prost_types::FileDescriptorSet;
 
     use super::*;
+
+    #[test]
+    fn a_change_whose_outcome_is_unknown_is_not_called_unapplied() {
+        let workspace = WorkspaceName::parse("w").unwrap();
+        let change = |name: &str| PlannedChange {
+            step: Step::RemoveServer {
+                name: ServerName::parse(name).unwrap(),
+                revision: 1,
+                is_added_again: false,
+            },
+            fields: Vec::new(),
+        };
+        let changes = ["a", "b", "c"].map(change);
+        let stopped = |kind, reason| {
+            let failure = Failure {
+                reason,
+                ..Failure::new(kind, "it failed")
+            };
+            stopped_at(&workspace, 1, &changes, failure)
+        };
+        let refused = stopped(FailureKind::Refused, Some(Reason::PlanLimitReached));
+        assert_eq!(
+            refused.message,
+            "delete server b: it failed; applied before: delete server a; not applied: delete server b, delete server c"
+        );
+        for (kind, reason) in [
+            (FailureKind::Unavailable, None),
+            (FailureKind::Internal, None),
+            (FailureKind::Refused, Some(Reason::StorageFullOutcomeUnknown)),
+        ] {
+            let unknown = stopped(kind, reason);
+            assert_eq!(
+                unknown.message,
+                "delete server b: it failed; applied before: delete server a; not known whether it was applied: delete server \
+                 b; not applied: delete server c"
+            );
+            assert!(unknown.hint.unwrap().contains("run the same command again"));
+        }
+    }
 
     #[test]
     fn an_update_replaces_every_setting_of_a_server() {

@@ -1,6 +1,6 @@
 //! A difference as text for people, and as JSON for programs.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 
 use proto::WorkspaceName;
 use serde::Serialize;
@@ -18,10 +18,44 @@ use crate::{
 /// The longest value of a field that is shown as a whole, in characters.
 const MAX_SHOWN: usize = 120;
 
+/// The workspace of a document, and the installation that it is in.
+#[derive(Debug)]
+pub(super) struct Place<'a> {
+    pub(super) workspace: &'a WorkspaceName,
+    /// `None` when no context names the services.
+    pub(super) context: Option<String>,
+    /// The addresses.
+    pub(super) vault: String,
+    pub(super) injector: String,
+}
+
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            workspace,
+            context,
+            vault,
+            injector,
+        } = self;
+        match context {
+            Some(context) => write!(f, "{workspace} (context {context})"),
+            None => write!(
+                f,
+                "{workspace} (vault {}, injector {})",
+                printable(vault),
+                printable(injector)
+            ),
+        }
+    }
+}
+
 /// The result of `apply`, as `--output json` prints it.
 #[derive(Debug, Serialize)]
 pub(super) struct Applied {
     workspace: String,
+    context: Option<String>,
+    vault: String,
+    injector: String,
     dry_run: bool,
     /// True when the workspace was as the document says before the command.
     is_as_described: bool,
@@ -45,7 +79,7 @@ struct ChangeModel {
 
 impl Applied {
     pub(super) fn of(
-        workspace: &WorkspaceName,
+        place: &Place<'_>,
         difference: &Difference,
         dry_run: bool,
         warnings: Vec<Warning>,
@@ -58,7 +92,7 @@ impl Applied {
             other_secrets,
         } = difference;
         let changes = changes.iter().map(|change| {
-            let (action, kind, name) = parts(workspace, &change.step);
+            let (action, kind, name) = parts(place.workspace, &change.step);
             ChangeModel {
                 action: action.name,
                 kind,
@@ -67,7 +101,10 @@ impl Applied {
             }
         });
         Self {
-            workspace: workspace.to_string(),
+            workspace: place.workspace.to_string(),
+            context: place.context.clone(),
+            vault: place.vault.clone(),
+            injector: place.injector.clone(),
             dry_run,
             is_as_described: difference.is_empty(),
             changes: changes.collect(),
@@ -117,18 +154,19 @@ pub(super) fn change_name(workspace: &WorkspaceName, step: &Step) -> String {
 }
 
 /// Returns the text of a difference whose changes were made.
-pub(super) fn applied_text(workspace: &WorkspaceName, difference: &Difference) -> String {
-    let text = difference_text(workspace, difference);
+pub(super) fn applied_text(place: &Place<'_>, difference: &Difference) -> String {
+    let text = difference_text(place, difference);
     match difference.changes.len() {
         0 => text,
-        1 => format!("{text}1 change applied to {workspace}.\n"),
-        count => format!("{text}{count} changes applied to {workspace}.\n"),
+        1 => format!("{text}1 change applied to {place}.\n"),
+        count => format!("{text}{count} changes applied to {place}.\n"),
     }
 }
 
 /// Returns a difference as text: `+` for what is created, `~` for what is changed, `-` for what is deleted, and `!` for what no
 /// command changes here.
-pub(super) fn difference_text(workspace: &WorkspaceName, difference: &Difference) -> String {
+pub(super) fn difference_text(place: &Place<'_>, difference: &Difference) -> String {
+    let workspace = place.workspace;
     let Difference {
         changes,
         missing_secrets,
@@ -141,7 +179,8 @@ pub(super) fn difference_text(workspace: &WorkspaceName, difference: &Difference
         add_change(&mut text, workspace, change);
     }
     for secret in missing_secrets {
-        let command = put_command(workspace, secret);
+        // Labels come from a file of somebody else.
+        let command = printable(&put_command(workspace, secret));
         let _ = writeln!(
             text,
             "! secret {} is missing: it has no value yet\n    {command}",
@@ -152,7 +191,7 @@ pub(super) fn difference_text(workspace: &WorkspaceName, difference: &Difference
         add_unchangeable(&mut text, difference);
     }
     if changes.is_empty() {
-        let _ = writeln!(text, "Nothing to change in {workspace}.");
+        let _ = writeln!(text, "Nothing to change in {place}.");
     }
     add_names(
         &mut text,

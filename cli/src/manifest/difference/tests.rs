@@ -40,15 +40,21 @@ fn state(document: &str) -> PresentState {
         secrets,
         servers,
     } = manifest(document);
-    let secret = |metadata| PresentSecret { metadata, version: 7 };
+    let secret = |metadata| PresentSecret {
+        metadata,
+        version: 7,
+        versions: vec![7, 6, 5],
+    };
     let server = |description| PresentServer {
         description,
         revision: 7,
+        workspace_uid: "present".to_owned(),
     };
     PresentState {
         workspace: Some(PresentWorkspace {
+            uid: "present".to_owned(),
             revision: 7,
-            plan,
+            plan: plan.unwrap_or(PlanName::Free),
             kept_versions: kept_versions.unwrap_or(3),
         }),
         secrets: secrets.unwrap_or_default().into_iter().map(secret).collect(),
@@ -145,7 +151,7 @@ fn what_a_document_leaves_out_is_no_difference() {
 }
 
 #[test]
-fn a_server_is_removed_only_by_a_prune_and_last() {
+fn a_server_is_removed_only_by_a_prune_and_before_others_are_added() {
     let (first, _) = DOCUMENT.split_once("- name: one").unwrap();
     let after = format!("{first}- name: new\n  url: https://n.example\n");
     let kept = between(DOCUMENT, &after);
@@ -158,11 +164,64 @@ fn a_server_is_removed_only_by_a_prune_and_last() {
     };
     let difference = Difference::between(&manifest(&after), &state(DOCUMENT), pruned);
     assert!(difference.kept_servers.is_empty());
-    assert_eq!(difference.removed_servers().len(), 2);
+    assert_eq!(difference.losses(), ["server one", "server two"]);
+    let steps: Vec<_> = difference.changes.iter().map(|change| &change.step).collect();
     assert!(matches!(
-        difference.changes[1].step,
-        Step::RemoveServer { revision: 7, .. }
+        steps.as_slice(),
+        [
+            Step::RemoveServer { revision: 7, .. },
+            Step::RemoveServer { .. },
+            Step::AddServer(_)
+        ]
     ));
+}
+
+#[test]
+fn a_server_of_a_deleted_workspace_is_removed_and_added_again() {
+    let replaced = |state: &PresentState| {
+        let difference = Difference::between(&manifest(DOCUMENT), state, choices());
+        assert!(difference.losses().is_empty());
+        let steps = difference.changes.into_iter().map(|change| match change.step {
+            Step::RemoveServer {
+                name,
+                is_added_again: true,
+                ..
+            } => format!("-{name}"),
+            Step::AddServer(server) => format!("+{}", server.name()),
+            Step::CreateWorkspace { .. } => "create".to_owned(),
+            other => panic!("{other:?}"),
+        });
+        steps.collect::<Vec<_>>()
+    };
+    let mut made_anew = state(DOCUMENT);
+    made_anew.servers[1].workspace_uid = "deleted".to_owned();
+    assert_eq!(replaced(&made_anew), ["-two", "+two"]);
+    // A servers file may name no workspace's uid.
+    made_anew.servers[1].workspace_uid = String::new();
+    assert!(replaced(&made_anew).is_empty());
+    let deleted = PresentState {
+        workspace: None,
+        secrets: Vec::new(),
+        ..state(DOCUMENT)
+    };
+    assert_eq!(replaced(&deleted), ["create", "-one", "+one", "-two", "+two"]);
+}
+
+#[test]
+fn the_versions_that_a_new_expiry_displaces_are_named() {
+    let losses = |kept: &str| {
+        let after = DOCUMENT
+            .replace("kept_versions: 5", kept)
+            .replace("2030-01-01T00:00:00Z", "2029-06-01T00:00:00Z");
+        let difference = between(DOCUMENT, &after);
+        let shown = difference.changes.iter().flat_map(|change| &change.fields);
+        let shown = shown.filter(|field| field.field == "lost_versions").count();
+        (difference.losses(), shown)
+    };
+    assert_eq!(losses("kept_versions: 5"), (Vec::new(), 0));
+    assert_eq!(losses("kept_versions: 4"), (Vec::new(), 0));
+    let lost = vec!["secret A version 5 and version 6".to_owned()];
+    assert_eq!(losses("kept_versions: 2"), (lost, 1));
 }
 
 #[test]

@@ -31,6 +31,7 @@ fn a_mistake_is_named_with_its_line_and_nothing_of_the_file_is_repeated() {
     let server = "servers:\n- name: one\n  url: https://a.example\n";
     for (text, says) in [
         (String::new(), "it is empty"),
+        ("# apiVersion: v1\n---\n  # kind\n".to_owned(), "it is empty"),
         (
             HEAD.replace("/v1", "/v2"),
             "apiVersion: this release reads aerostack/v1",
@@ -50,6 +51,14 @@ fn a_mistake_is_named_with_its_line_and_nothing_of_the_file_is_repeated() {
         (
             format!("{HEAD}{secret}  upstream_origins: [ghp_planted]\n"),
             "line 5: secret: upstream_origins: number 1",
+        ),
+        (
+            format!("{HEAD}{secret}  labels: {{\"a\\e[2Jplanted\": b}}\n"),
+            "line 5: secret: labels: a key is",
+        ),
+        (
+            format!("{HEAD}{secret}  labels: {{a: \"\\e[2Jplanted\"}}\n"),
+            "line 5: secret: labels: a value is",
         ),
         (
             format!("{HEAD}{secret}  expires_at: ghp_planted\n"),
