@@ -295,9 +295,7 @@ async fn the_result_says_which_installation_was_changed() {
 async fn servers_of_a_deleted_workspace_are_added_again_for_the_present_one() {
     let services = with_servers().await;
     let document = export(&services, "w").await;
-    services
-        .ok(&["workspace", "delete", "w", "--force", "--yes"])
-        .await;
+    services.ok(&["workspace", "delete", "w", "--yes"]).await;
     let made = apply(&services, &document, &[]).await;
     assert_eq!(made.code, 0, "{}", made.err);
     assert!(
