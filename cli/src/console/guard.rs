@@ -59,7 +59,9 @@ pub(super) async fn guard(State(app): State<SharedApp>, mut request: Request, ne
     let mut log_line = LogLine::of(&request);
     let answer = match check(&app, &mut request) {
         Ok(cookie) => {
-            log_line.is_written &= !request.method().is_safe();
+            // The picture of a server is asked for while somebody types, and changes nothing.
+            log_line.is_written &=
+                !request.method().is_safe() && !request.uri().path().ends_with("/add-server/picture");
             let mut answer = match time::timeout(limit, next.run(request)).await {
                 Ok(answer) => answer,
                 Err(_) => GuardRefusal::TimedOut.page(),

@@ -45,6 +45,7 @@ export const VIEWER_PAGES = [
   "/w/shop/servers",
   "/w/shop/servers/github",
   "/w/shop/servers/github/call",
+  "/w/shop/map",
   "/w/shop/activity",
   "/status",
 ];
@@ -53,6 +54,7 @@ export const VIEWER_PAGES = [
 export const REFUSED_TO_VIEWERS = [
   "/w/shop/settings",
   "/w/shop/secrets/new",
+  "/w/shop/secrets/import",
   "/w/shop/secrets/GITHUB_TOKEN/replace",
   "/w/shop/secrets/GITHUB_TOKEN/delete",
   "/w/shop/add-server",

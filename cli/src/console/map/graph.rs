@@ -2,10 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use proto::{
-    injector::v1::Server,
-    vault::v1::{Secret, Workspace},
-};
+use proto::{injector::v1::Server, vault::v1::Secret};
 
 use super::reach::Outcome;
 
@@ -50,7 +47,8 @@ pub(crate) struct Graph {
 }
 
 impl Graph {
-    pub(crate) fn of(workspace: &Workspace, secrets: &[Secret], servers: &[Server]) -> Self {
+    /// `workspace_uid` is the uid of the present workspace, when this identity may know it.
+    pub(crate) fn of(workspace_uid: Option<&str>, secrets: &[Secret], servers: &[Server]) -> Self {
         let mut nodes: Vec<_> = secrets.iter().map(node_of).collect();
         let mut by_name: BTreeMap<_, _> = secrets
             .iter()
@@ -80,7 +78,7 @@ impl Graph {
             secrets: nodes,
             servers: servers
                 .iter()
-                .map(|server| server_of(server, workspace))
+                .map(|server| server_of(server, workspace_uid))
                 .collect(),
             lines,
         }
@@ -137,11 +135,11 @@ fn missing(name: &str) -> SecretNode {
     }
 }
 
-fn server_of(server: &Server, workspace: &Workspace) -> ServerNode {
+fn server_of(server: &Server, workspace_uid: Option<&str>) -> ServerNode {
     ServerNode {
         name: server.name.clone(),
         url: server.url.clone(),
-        is_of_deleted_workspace: server.workspace_uid != workspace.uid,
+        is_of_deleted_workspace: workspace_uid.is_some_and(|uid| server.workspace_uid != uid),
     }
 }
 
@@ -192,7 +190,7 @@ mod tests {
             server("b", &["GONE"], &[]),
             server("c", &[], &[]),
         ];
-        let graph = Graph::of(&Workspace::default(), &[secret("ONE"), secret("SPARE")], &servers);
+        let graph = Graph::of(None, &[secret("ONE"), secret("SPARE")], &servers);
         let lines: Vec<_> = graph
             .lines
             .iter()
@@ -228,7 +226,7 @@ mod tests {
             client_cert_secret: "CERT".to_owned(),
             ..Default::default()
         });
-        let graph = Graph::of(&Workspace::default(), &[secret("CERT")], &[server]);
+        let graph = Graph::of(None, &[secret("CERT")], &[server]);
         assert!(graph.unused_secrets().is_empty());
         assert!(
             graph
@@ -241,20 +239,19 @@ mod tests {
 
     #[test]
     fn a_server_of_an_earlier_workspace_is_marked() {
-        let workspace = Workspace {
-            uid: "new".to_owned(),
-            ..Default::default()
-        };
         let mut old = server("a", &[], &[]);
         old.workspace_uid = "old".to_owned();
         let mut new = server("b", &[], &[]);
         new.workspace_uid = "new".to_owned();
-        let graph = Graph::of(&workspace, &[], &[old, new]);
-        let marks: Vec<_> = graph
-            .servers
-            .iter()
-            .map(|server| server.is_of_deleted_workspace)
-            .collect();
-        assert_eq!(marks, [true, false]);
+        let servers = [old, new];
+        let marks = |uid| {
+            let nodes = Graph::of(uid, &[], &servers).servers.into_iter();
+            nodes
+                .map(|server| server.is_of_deleted_workspace)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(marks(Some("new")), [true, false]);
+        // Only administrators learn the uid of a workspace.
+        assert_eq!(marks(None), [false, false]);
     }
 }

@@ -12,6 +12,7 @@ use super::{
     frame::{failure_page, render_form, see_other},
     import_form::{ImportFields, faults, form},
     paths::InWorkspace,
+    secret_access::change_refused,
     secret_put::secret_breadcrumb,
 };
 use crate::{
@@ -34,6 +35,9 @@ use crate::{
 const MAX_TEXT: usize = 2 * 1024 * 1024;
 
 pub(in crate::console) async fn show(InWorkspace(workspace): InWorkspace, visit: PageRequest) -> Response {
+    if let Some(refused) = change_refused(&visit, workspace.as_str()).await {
+        return refused;
+    }
     page(&visit, workspace.as_str(), &ImportFields::default(), None, &[])
 }
 

@@ -16,20 +16,25 @@ use crate::console::{
     guard::PageRequest,
     map::{Graph, SecretNode, SecretState, ServerNode},
     view::{Section, count, empty, icon},
+    workspace_access::WorkspaceAccess,
 };
 
 pub(in crate::console) async fn show(InWorkspace(workspace): InWorkspace, visit: PageRequest) -> Response {
     let (name, services) = (workspace.as_str(), &visit.app.services);
     let answers = tokio::try_join!(
-        services.workspace(name),
+        services.workspace_access(name),
         services.secrets(name),
         services.servers(name)
     );
-    let (workspace, secrets, servers) = match answers {
+    let (access, secrets, servers) = match answers {
         Ok(answers) => answers,
         Err(failure) => return failure_page(&visit, Section::Workspaces, failure),
     };
-    let graph = Graph::of(&workspace, &secrets, &servers);
+    let uid = match &access {
+        WorkspaceAccess::Admin(workspace) => Some(workspace.uid.as_str()),
+        WorkspaceAccess::Editor | WorkspaceAccess::Viewer => None,
+    };
+    let graph = Graph::of(uid, &secrets, &servers);
     let body = html! {
         (workspace_head(name, Tab::Map))
         (content(name, &graph))
