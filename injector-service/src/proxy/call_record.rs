@@ -109,10 +109,10 @@ impl CallRecord {
         self.withheld.add(secret.name.as_str(), 1);
     }
 
-    /// Lists the secrets of the body as withheld, because the request has no body that could carry them.
+    /// Counts the secrets of the body as missing, because the request has no body that could carry them.
     pub(super) fn set_body_missing(&mut self) {
         let SecretList { text, count } = mem::take(&mut self.injected_in_body);
-        self.withheld.add(&text, count);
+        self.missing.add(&text, count);
     }
 
     /// Lists the secrets of the body as unsent, because the upstream answered before the end of the body.
@@ -342,7 +342,7 @@ mod tests {
             ),
             (
                 CallRecord::set_body_missing,
-                "injected: HEAD,BOTH; missing: GONE; withheld: BODY",
+                "injected: HEAD,BOTH; missing: GONE,BODY",
             ),
             (
                 CallRecord::set_unsent,
