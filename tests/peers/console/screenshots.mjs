@@ -7,7 +7,6 @@ const PICTURES = {
   servers: "/w/payments/servers",
   map: "/w/payments/map",
   activity: "/w/payments/activity",
-  status: "/status",
 };
 // The console counts calls while a page of activity is open.
 const WATCHED_MS = 60_000;
