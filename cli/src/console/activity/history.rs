@@ -1,4 +1,4 @@
-//! What happened in the last half hour, in memory that is bounded.
+//! The events of the last half hour, in memory that is bounded.
 
 use std::{
     collections::{BTreeMap, VecDeque},

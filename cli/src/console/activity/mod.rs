@@ -1,4 +1,4 @@
-//! What the services' metrics say about the last half hour.
+//! The figures of the last half hour, from the services' metrics.
 //!
 //! One sampler serves all pages. It reads the metrics of both services every two seconds while a live page is open, and once
 //! for every page that is loaded. It keeps the calls of the workspaces that were looked at last.
@@ -78,7 +78,7 @@ struct KeptWorkspace {
 #[derive(Debug)]
 pub(super) struct TooManyWorkspaces;
 
-/// What a page of one workspace shows.
+/// The content of the page of one workspace.
 pub(super) struct View<'a> {
     pub(super) injector: &'a Source,
     pub(super) vault: &'a Source,

@@ -8,7 +8,7 @@ use crate::{
     failure::Failure,
 };
 
-/// What the page shows below the root key.
+/// The content of the page below the root key.
 pub(super) struct Hierarchy {
     pub(super) rows: Vec<WorkspaceRow>,
     /// Counts from 1.

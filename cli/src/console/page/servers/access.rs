@@ -1,4 +1,4 @@
-//! What this identity may do with the servers of a workspace.
+//! The rights of this identity over the servers of a workspace.
 
 use axum::response::Response;
 use maud::{Markup, html};

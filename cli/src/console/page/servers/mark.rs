@@ -1,4 +1,4 @@
-//! What becomes of a secret in the next call.
+//! The fate of a secret in the next call.
 
 use std::collections::BTreeMap;
 
