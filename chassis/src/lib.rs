@@ -19,6 +19,7 @@ pub mod grpc;
 mod guarded_response;
 pub mod health;
 pub mod healthcheck;
+pub mod jwt;
 pub mod keepalive;
 pub mod listen;
 mod log_writer;

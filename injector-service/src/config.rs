@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use chassis::{
-    args::{ProcessArgs, RoleArgs, TlsArgs},
+    args::{JwtArgs, ProcessArgs, RoleArgs, TlsArgs},
     authz::Policy,
     channel::ServiceAddress,
     expiry::OwnCertificates,
@@ -92,6 +92,8 @@ pub struct Settings {
     #[command(flatten)]
     pub tls: TlsArgs,
     #[command(flatten)]
+    pub jwt: JwtArgs,
+    #[command(flatten)]
     pub roles: RoleArgs,
     /// Certificate chain of the data plane, PEM; without it the data plane is cleartext
     #[arg(long, value_name = "FILE")]
@@ -172,7 +174,8 @@ impl Settings {
         let vault_tls = self.vault_tls(p);
         let identity = self.tls.identity(p);
         let tls = self.tls.server_config(p, identity, listen);
-        let bindings = self.roles.check(p);
+        let issuers = self.jwt.check(p).unwrap_or_default();
+        let bindings = self.roles.check(p, &issuers);
         let policy = p.policy("--admin", bindings);
         let data_plane_tls = self.data_plane_tls(p, data_plane_listen, &listen_server);
         let hosts = self.hosts(p, matches!(data_plane_tls, Some(Some(_))));

@@ -9,9 +9,10 @@ use std::{
 };
 
 use chassis::{
-    args::{KeepaliveArgs, ProcessArgs, RoleArgs, TlsArgs},
+    args::{JwtArgs, KeepaliveArgs, ProcessArgs, RoleArgs, TlsArgs},
     authz::{Policy, Role},
     expiry::OwnCertificates,
+    jwt::Issuers,
     keepalive::{Ping, TcpTimeout},
     settings::{self, Problems},
 };
@@ -252,6 +253,8 @@ pub struct Settings {
     #[command(flatten)]
     pub tls: TlsArgs,
     #[command(flatten)]
+    pub jwt: JwtArgs,
+    #[command(flatten)]
     pub roles: RoleArgs,
     /// Injectors, which decrypt secrets: PRINCIPAL=WORKSPACE,… or PRINCIPAL=*. An injector can have no other role
     #[arg(long, value_delimiter = ';', value_name = "PRINCIPAL=WORKSPACES")]
@@ -332,7 +335,8 @@ impl Settings {
             .as_ref()
             .and_then(|identity| problems.principal("--tls-cert", identity));
         let tls = self.tls.server_config(&mut problems, identity, listen);
-        let policy = self.policy(&mut problems);
+        let issuers = self.jwt.check(&mut problems).unwrap_or_default();
+        let policy = self.policy(&mut problems, &issuers);
         let keepalive = self.keepalive.check(&mut problems);
         let shutdown_grace = self.process.shutdown_grace(&mut problems);
         let erase_after = problems.duration("--erase-after", &self.erase_after);
@@ -368,9 +372,9 @@ impl Settings {
         problems.finish(config)
     }
 
-    fn policy(&self, problems: &mut Problems) -> Option<Policy> {
-        let mut bindings = self.roles.check(problems);
-        bindings.extend(problems.bindings("--injector", Role::Injector, &self.injector));
+    fn policy(&self, problems: &mut Problems, issuers: &Issuers) -> Option<Policy> {
+        let mut bindings = self.roles.check(problems, issuers);
+        bindings.extend(problems.bindings("--injector", Role::Injector, &self.injector, issuers));
         problems.policy("--injector", bindings)
     }
 }

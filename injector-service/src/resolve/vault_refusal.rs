@@ -34,6 +34,7 @@ pub(super) fn vault_refusal(error: DecryptError) -> Refusal {
         | Reason::StorageUnavailable
         | Reason::StorageFull
         | Reason::AuditUnavailable
+        | Reason::TokenKeysUnavailable
         | Reason::ShuttingDown
         | Reason::Overloaded
         | Reason::DeadlineExceeded => Refusal::new(reason, message),
@@ -137,6 +138,7 @@ mod tests {
             Reason::RootKeyProviderUnavailable,
             Reason::StorageUnavailable,
             Reason::AuditUnavailable,
+            Reason::TokenKeysUnavailable,
             Reason::ShuttingDown,
             Reason::Overloaded,
         ] {

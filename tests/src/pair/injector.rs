@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
 use bytes::Bytes;
 use chassis::{
-    args::{RoleArgs, TlsArgs},
+    args::{JwtArgs, RoleArgs, TlsArgs},
     signal::ServiceSignals,
 };
 use http::Response;
@@ -67,6 +67,7 @@ pub fn injector_settings(
             tls_key: Some(files.key),
             client_ca: Some(pki.ca_file()),
         },
+        jwt: JwtArgs::default(),
         roles: RoleArgs {
             admin: vec![pki::ADMIN.to_owned()],
             ..RoleArgs::default()
