@@ -288,6 +288,7 @@ fn probes(
             };
             Err(problem.into())
         }),
+        started: None,
     }
 }
 
