@@ -3,7 +3,7 @@
 use std::{
     fs, io,
     os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::Command,
 };
 
@@ -16,6 +16,7 @@ use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::UnixStream,
     sync::mpsc,
+    task::spawn_blocking,
     time::timeout,
 };
 
@@ -54,8 +55,9 @@ fn listen_on(path: PathBuf) -> impl FnOnce(&mut Settings) {
 #[tokio::test]
 async fn calls_pass_through_the_socket_as_they_do_over_tcp() {
     let (upstream, socket) = (
-        Upstream::answering(|_| {
-            let redirect = Response::builder().status(302).header("location", "/next");
+        Upstream::answering(|seen| {
+            let next = format!("http://{}/next", seen.host);
+            let redirect = Response::builder().status(302).header("location", next);
             redirect.body(Full::from("moved")).unwrap()
         })
         .await,
@@ -130,33 +132,29 @@ async fn a_user_who_is_not_listed_may_not_call() {
         );
     }
     if own_uid() == 0 {
-        assert_eq!(status_as(STRANGER, &socket.path()), 200);
-        assert_eq!(status_as(STRANGER - 1, &socket.path()), 403);
+        assert_eq!(status_as(STRANGER, socket.path()).await, 200);
+        assert_eq!(status_as(STRANGER - 1, socket.path()).await, 403);
         assert_eq!(upstream.seen().len(), 1);
     }
     pair.stop().await;
 }
 
 /// Calls `/dev/api/` as another user, which only root can, and returns the status.
-fn status_as(uid: u32, socket: &Path) -> u16 {
+async fn status_as(uid: u32, socket: PathBuf) -> u16 {
     let client = "import socket, sys\n\
         s = socket.socket(socket.AF_UNIX)\n\
         s.connect(sys.argv[1])\n\
         s.sendall(b'GET /dev/api/ HTTP/1.1\\r\\nHost: localhost\\r\\nConnection: close\\r\\n\\r\\n')\n\
         print(s.recv(4096).split()[1].decode())\n";
-    let output = Command::new("/usr/bin/python3")
-        .args(["-c", client])
-        .arg(socket)
-        .current_dir("/")
-        .uid(uid)
-        .gid(uid)
-        .output()
-        .unwrap();
+    let calling = move || {
+        let mut python = Command::new("/usr/bin/python3");
+        python.args(["-c", client]).arg(socket).current_dir("/");
+        python.uid(uid).gid(uid).output().unwrap()
+    };
+    let output = spawn_blocking(calling).await.unwrap();
     let error = String::from_utf8_lossy(&output.stderr);
-    String::from_utf8_lossy(&output.stdout)
-        .trim()
-        .parse()
-        .unwrap_or_else(|_| panic!("{error}"))
+    let status = String::from_utf8_lossy(&output.stdout).trim().parse();
+    status.unwrap_or_else(|_| panic!("{error}"))
 }
 
 #[tokio::test]
