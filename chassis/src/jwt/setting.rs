@@ -102,6 +102,11 @@ impl IssuerSetting {
         self.name.as_deref()
     }
 
+    /// Returns the audience of this service.
+    pub(super) fn audience(&self) -> &str {
+        &self.audience
+    }
+
     /// Returns the text of `iss`.
     pub(super) fn url(&self) -> &str {
         &self.url
