@@ -115,7 +115,7 @@ impl IssuerKeys {
         let mut was_read = None;
         loop {
             let read = self.setting.load().await;
-            metrics.read(&self.setting.url, read.is_ok());
+            metrics.read(self.setting.label(), read.is_ok());
             self.log(&mut was_read, read.as_ref().err());
             let retry_at = Instant::now() + self.setting.retry_interval();
             let refresh_at = match read {

@@ -23,7 +23,7 @@ struct Outcome {
     outcome: &'static str,
 }
 
-/// An issuer of the settings: the text of `iss`.
+/// An issuer of the settings: `name=`, or without a name the text of `iss`.
 #[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Issuer {
     issuer: String,

@@ -19,6 +19,7 @@ mod source;
 mod test_keys;
 #[cfg(test)]
 mod tests;
+mod token_file;
 mod verified_tokens;
 
 use std::{sync::Arc, time::SystemTime};
@@ -33,6 +34,7 @@ use jws::ParsedToken;
 use metrics::JwtMetrics;
 pub use refusal::TokenRefusal;
 pub use setting::{IssuerSetting, IssuerSettingError};
+pub use token_file::{ClientToken, TokenExpiry, TokenFile};
 use verified_tokens::{KnownToken, TokenDigest, VerifiedTokens};
 
 /// The name of the issuer whose service accounts have a short form in the settings.
@@ -70,7 +72,7 @@ impl Issuers {
         setting::check_distinct(&settings)?;
         let metrics = JwtMetrics::default();
         for setting in &settings {
-            metrics.add_issuer(setting.url());
+            metrics.add_issuer(setting.label());
         }
         Ok(Self(Arc::new(SharedIssuers {
             issuers: settings.into_iter().map(IssuerKeys::new).collect(),
