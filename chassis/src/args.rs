@@ -36,7 +36,7 @@ pub struct TlsArgs {
     /// Its private key, PEM
     #[arg(long, value_name = "FILE")]
     pub tls_key: Option<PathBuf>,
-    /// CAs that issue the certificates of clients, PEM
+    /// CAs that issue the certificates of clients, PEM; optional with --jwt-issuer
     #[arg(long, value_name = "FILE")]
     pub client_ca: Option<PathBuf>,
 }
@@ -50,15 +50,20 @@ impl TlsArgs {
         )
     }
 
-    /// Reads the CAs of clients, and returns the TLS configuration of a server with this `identity` on `listen`.
+    /// Reads the CAs of clients, and returns the TLS configuration of a server with this `identity` on `listen`. The CAs may
+    /// be missing when clients can have tokens of `issuers`.
     pub fn server_config(
         &self,
         problems: &mut Problems,
         identity: Option<Identity>,
         listen: Option<SocketAddr>,
+        issuers: &Issuers,
     ) -> Option<Arc<rustls::ServerConfig>> {
-        let clients = problems.authorities("--client-ca", path(&self.client_ca), listen);
-        problems.take("--tls-cert", tls::grpc_server(identity?, &clients?))
+        let clients = match path(&self.client_ca) {
+            None if !issuers.is_empty() => None,
+            ca => Some(problems.authorities("--client-ca", ca, listen)?),
+        };
+        problems.take("--tls-cert", tls::grpc_server(identity?, clients.as_ref()))
     }
 }
 

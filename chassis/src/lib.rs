@@ -27,6 +27,7 @@ pub mod probe;
 pub mod process_metrics;
 mod reflection;
 pub mod rpc_metrics;
+pub mod service_channel;
 pub mod settings;
 pub mod signal;
 pub mod startup;

@@ -1,6 +1,8 @@
 //! The gRPC listener, through which administrators read and change servers.
 
-use chassis::{authz::AuthzLayer, grpc, health::GrpcHealth, probe::Readiness, rpc_metrics::RpcMetrics};
+use chassis::{
+    authz::AuthzLayer, grpc, health::GrpcHealth, jwt::Issuers, probe::Readiness, rpc_metrics::RpcMetrics,
+};
 use proto::injector::v1::{
     catalog_service_server::CatalogServiceServer, server_service_server::ServerServiceServer,
 };
@@ -26,6 +28,8 @@ pub(crate) struct AdminServices {
     pub(crate) registry: Registry,
     pub(crate) resolver: Resolver,
     pub(crate) catalog: Option<Catalog>,
+    /// The issuers whose tokens identify clients.
+    pub(crate) issuers: Issuers,
     pub(crate) ready: Readiness,
 }
 
@@ -46,10 +50,11 @@ impl AdminServices {
             reflection,
         } = config;
         let health = GrpcHealth::start(self.ready.clone(), shutdown.clone()).await;
+        let issuers = self.issuers.clone();
         let routes = self.routes(&health, reflection).await?;
         let authz = AuthzLayer::new(&authz::TABLE, policy);
         let service = metrics.layer(authz.layer(routes.prepare()));
-        let server = grpc::start(tls, service, authz, options, shutdown)?;
+        let server = grpc::start(tls, service, authz, issuers, options, shutdown)?;
         Ok(server.serve(listener).await?)
     }
 

@@ -9,7 +9,7 @@ use chassis::{
     authz::Policy,
     channel::ServiceAddress,
     expiry::OwnCertificates,
-    jwt::Issuers,
+    jwt::{Issuers, TokenFile},
     settings::{self, Problems},
     telemetry::chain,
     tls::{self, Authorities},
@@ -22,7 +22,7 @@ use crate::{
     catalog::Catalog,
     limits::{LimitSettings, Limits},
     proxy::{Hosts, ListenerRoute},
-    resolve::Identities,
+    resolve::{InjectorIdentity, VaultCredentials},
     upstream,
 };
 
@@ -96,12 +96,17 @@ pub struct Settings {
     /// The principal that the vault's certificate names: spiffe://… or dns:NAME
     #[arg(long, value_name = "PRINCIPAL")]
     pub vault_id: Option<String>,
-    /// Certificate chain that the vault knows this injector by, PEM
+    /// Certificate chain that the vault knows this injector by, PEM; optional with --vault-token-file
     #[arg(long, value_name = "FILE")]
     pub vault_cert: Option<PathBuf>,
     /// Its private key, PEM
     #[arg(long, value_name = "FILE")]
     pub vault_key: Option<PathBuf>,
+    /// File with the JSON Web Token that the vault knows this injector by; read again when it is renewed
+    ///
+    /// The vault needs a --jwt-issuer for the token's issuer. With a token, the certificate of --vault-cert does not count.
+    #[arg(long, value_name = "FILE")]
+    pub vault_token_file: Option<PathBuf>,
     #[command(flatten)]
     pub tls: TlsArgs,
     #[command(flatten)]
@@ -156,10 +161,12 @@ pub struct Config {
     pub catalog: Option<Catalog>,
     pub vault: ServiceAddress,
     pub vault_tls: Arc<rustls::ClientConfig>,
-    pub vault_identities: Identities,
+    pub vault_credentials: VaultCredentials,
     /// The certificates that this injector presents, for the metrics of their expiry.
     pub certificates: OwnCertificates,
     pub callers: Callers,
+    /// The issuers whose tokens identify clients and callers.
+    pub issuers: Issuers,
     /// TLS of the data plane; `None` for cleartext.
     pub data_plane_tls: Option<Arc<rustls::ServerConfig>>,
     pub hosts: Hosts,
@@ -214,7 +221,7 @@ impl Settings {
         let shutdown_grace = self.process.shutdown_grace(p);
         let certificates = problems.own_certificates();
         let config = (|| {
-            let (vault_tls, vault_identities) = vault_tls?;
+            let (vault_tls, vault_credentials) = vault_tls?;
             Some(Config {
                 admin: admin?,
                 data_plane_listen: data_plane_listen?,
@@ -225,9 +232,10 @@ impl Settings {
                 catalog,
                 vault: vault?,
                 vault_tls,
-                vault_identities,
+                vault_credentials,
                 certificates,
                 callers: callers?,
+                issuers,
                 data_plane_tls: data_plane_tls?,
                 hosts: hosts?,
                 upstream_roots: Arc::new(upstream_roots?),
@@ -242,7 +250,7 @@ impl Settings {
     fn admin(&self, problems: &mut Problems, issuers: &Issuers) -> Option<AdminConfig> {
         let listen = problems.address("--listen", &self.listen);
         let identity = self.tls.identity(problems);
-        let tls = self.tls.server_config(problems, identity, listen);
+        let tls = self.tls.server_config(problems, identity, listen, issuers);
         let bindings = self.roles.check(problems, issuers);
         let policy = problems.policy("--admin", bindings);
         Some(AdminConfig {
@@ -309,21 +317,37 @@ impl Settings {
         problems.take("--upstream-ca", upstream::tls::trusted_roots(&files))
     }
 
-    fn vault_tls(&self, problems: &mut Problems) -> Option<(Arc<rustls::ClientConfig>, Identities)> {
+    fn vault_tls(&self, problems: &mut Problems) -> Option<(Arc<rustls::ClientConfig>, VaultCredentials)> {
         let authorities = problems.authorities("--vault-ca", settings::path(&self.vault_ca), None);
         let id = problems.required("--vault-id", self.vault_id.as_deref());
         let vault = id.and_then(|id| problems.take("--vault-id", Principal::parse(id)));
-        let identity = problems.identity(
-            ("--vault-cert", settings::path(&self.vault_cert)),
-            ("--vault-key", settings::path(&self.vault_key)),
-        )?;
-        let injector = problems.principal("--vault-cert", &identity);
-        let (vault, injector) = (vault?, injector?);
+        let (identity, injector) = self.own_identity(problems)?;
+        let vault = vault?;
         let tls = tls::grpc_client(identity, &authorities?, vault.clone());
         Some((
             problems.take("--vault-cert", tls)?,
-            Identities { vault, injector },
+            VaultCredentials { vault, injector },
         ))
+    }
+
+    /// Reads the certificate that this injector presents to the vault, and the identity by which the vault knows it. The
+    /// certificate may be missing when there is a token.
+    fn own_identity(&self, problems: &mut Problems) -> Option<(Option<tls::Identity>, InjectorIdentity)> {
+        let (cert, key) = (settings::path(&self.vault_cert), settings::path(&self.vault_key));
+        let token = settings::path(&self.vault_token_file).map(TokenFile::open);
+        let identity = match (&token, cert, key) {
+            (Some(_), None, None) => None,
+            _ => Some(problems.identity(("--vault-cert", cert), ("--vault-key", key))?),
+        };
+        let injector = match (token, &identity) {
+            (Some(token), _) => InjectorIdentity::Token(token),
+            (None, Some(identity)) => {
+                InjectorIdentity::Certificate(problems.principal("--vault-cert", identity)?)
+            }
+            // `Problems::identity` has named the missing files.
+            (None, None) => return None,
+        };
+        Some((identity, injector))
     }
 
     /// Returns the TLS of the data plane. Cleartext is refused for addresses that other machines can reach, unless

@@ -37,7 +37,9 @@ use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::SystemTime};
 
 use chassis::{
     expiry::OwnCertificates,
-    grpc, listen, probe, process_metrics,
+    grpc,
+    jwt::TokenExpiry,
+    listen, probe, process_metrics,
     rpc_metrics::RpcMetrics,
     signal::ServiceSignals,
     unix_socket::UnixSocketListener,
@@ -125,10 +127,10 @@ pub async fn run(config: Config, listeners: Listeners, signals: ServiceSignals) 
         .admin
         .is_some()
         .then(|| RpcMetrics::register(&mut metrics_registry, &authz::TABLE));
-    let condition = VaultCondition::new(&config.vault, &config.vault_identities);
+    let condition = VaultCondition::new(&config.vault, &config.vault_credentials);
     let new_resolver = |_| {
         Resolver::new(
-            config.vault_identities.clone(),
+            config.vault_credentials.clone(),
             config.limits.vault_timeout,
             config.require_all_secrets,
             metrics.decrypt_seconds.clone(),
@@ -141,6 +143,11 @@ pub async fn run(config: Config, listeners: Listeners, signals: ServiceSignals) 
     };
 
     spawn_until(&shutdown, config.certificates.clone().watch());
+    spawn_until(&shutdown, config.issuers.clone().keep_fresh());
+    if let Some(file) = config.vault_credentials.token_file() {
+        // The last calls after the shutdown still need the token.
+        spawn_until(&after_calls, file.clone().watch());
+    }
     spawn_until(
         &shutdown,
         reload_files(registry.clone(), config.catalog.clone(), reload),
@@ -195,6 +202,7 @@ pub async fn run(config: Config, listeners: Listeners, signals: ServiceSignals) 
             registry,
             resolver,
             catalog: config.catalog,
+            issuers: config.issuers,
             ready,
         };
         let options = grpc::Options {
@@ -245,6 +253,11 @@ fn register_metrics(into: &mut MetricsRegistry, config: &Config, registry: &Regi
     into.register_collector(Box::new(TaskMetrics));
     process_metrics::register(into, env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
     into.register_collector(Box::new(config.certificates.clone()));
+    config.issuers.register(into);
+    into.register_collector(Box::new(TokenExpiry {
+        setting: "vault-token-file",
+        file: config.vault_credentials.token_file().cloned(),
+    }));
     metrics
 }
 

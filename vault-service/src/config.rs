@@ -302,6 +302,8 @@ pub struct Config {
     pub certificates: OwnCertificates,
     /// True when the vault gives values only sealed to a key of the injector.
     pub require_sealed: bool,
+    /// The issuers whose tokens identify clients.
+    pub issuers: Issuers,
     /// The bindings of principals to roles.
     pub policy: Arc<Policy>,
     /// PING frames to clients.
@@ -334,8 +336,8 @@ impl Settings {
         let id = identity
             .as_ref()
             .and_then(|identity| problems.principal("--tls-cert", identity));
-        let tls = self.tls.server_config(&mut problems, identity, listen);
         let issuers = self.jwt.check(&mut problems).unwrap_or_default();
+        let tls = self.tls.server_config(&mut problems, identity, listen, &issuers);
         let policy = self.policy(&mut problems, &issuers);
         let keepalive = self.keepalive.check(&mut problems);
         let shutdown_grace = self.process.shutdown_grace(&mut problems);
@@ -359,6 +361,7 @@ impl Settings {
                 id: id?,
                 certificates,
                 require_sealed: self.require_sealed,
+                issuers,
                 policy: Arc::new(policy?),
                 ping,
                 tcp_timeout,

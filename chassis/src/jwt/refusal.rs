@@ -47,6 +47,25 @@ pub enum TokenRefusal {
 }
 
 impl TokenRefusal {
+    /// Returns the name of the cause, for the log and the metrics.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::Header => "header",
+            Self::NotAccepted => "not_accepted",
+            Self::Critical => "critical",
+            Self::Algorithm => "algorithm",
+            Self::UnknownIssuer => "unknown_issuer",
+            Self::UnknownKey => "unknown_key",
+            Self::Signature => "signature",
+            Self::Audience => "audience",
+            Self::Expired => "expired",
+            Self::NotYetValid => "not_yet_valid",
+            Self::Subject => "subject",
+            Self::KeysUnavailable => "keys_unavailable",
+        }
+    }
+
     /// Returns the reason for the client: only missing keys are a matter of waiting.
     pub fn reason(self) -> Reason {
         match self {

@@ -102,6 +102,16 @@ impl IssuerSetting {
         self.name.as_deref()
     }
 
+    /// Returns the name of the issuer in the metrics.
+    pub(super) fn label(&self) -> &str {
+        self.name().unwrap_or(&self.url)
+    }
+
+    /// Returns the audience of this service.
+    pub(super) fn audience(&self) -> &str {
+        &self.audience
+    }
+
     /// Returns the text of `iss`.
     pub(super) fn url(&self) -> &str {
         &self.url

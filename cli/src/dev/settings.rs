@@ -57,6 +57,7 @@ pub(super) fn of_injector(
         vault_id: Some(VAULT_ID.to_owned()),
         vault_cert: Some(pki.injector.cert.clone()),
         vault_key: Some(pki.injector.key.clone()),
+        vault_token_file: None,
         tls: tls_args(&pki.injector, pki),
         jwt: JwtArgs::default(),
         roles: role_args(),

@@ -20,7 +20,7 @@ pub(super) fn vault_refusal(error: DecryptError) -> Refusal {
         ),
         Reason::Unauthenticated => Refusal::new(
             Reason::VaultRefused,
-            "the vault does not accept this injector's certificate, which may have expired",
+            "the vault does not accept this injector's certificate or token, which may have expired",
         ),
         Reason::WorkspaceNotFound
         | Reason::WorkspaceReplaced

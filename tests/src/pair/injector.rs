@@ -71,6 +71,7 @@ pub fn injector_settings(
         vault_id: Some(pki::VAULT.to_owned()),
         vault_cert: Some(files.cert.clone()),
         vault_key: Some(files.key.clone()),
+        vault_token_file: None,
         tls: TlsArgs {
             tls_cert: Some(files.cert),
             tls_key: Some(files.key),

@@ -6,6 +6,7 @@ mod admin;
 mod certificates;
 mod log;
 mod servers_file;
+mod service_accounts;
 mod settings;
 mod startup;
 mod tokens;
