@@ -337,7 +337,9 @@ impl Settings {
             .as_ref()
             .and_then(|identity| problems.principal("--tls-cert", identity));
         let issuers = self.jwt.check(&mut problems).unwrap_or_default();
-        let tls = self.tls.server_config(&mut problems, identity, listen, &issuers);
+        let tls = self
+            .tls
+            .server_config(&mut problems, identity, listen, &issuers);
         let policy = self.policy(&mut problems, &issuers);
         let keepalive = self.keepalive.check(&mut problems);
         let shutdown_grace = self.process.shutdown_grace(&mut problems);

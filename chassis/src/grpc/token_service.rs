@@ -111,9 +111,7 @@ async fn verify(issuers: &Issuers, authorization: &HeaderValue) -> Result<Peer, 
 /// Returns the token of the scheme `Bearer` (RFC 6750, section 2.1), whose name has no case (RFC 9110, section 11.1).
 fn bearer_token(authorization: &HeaderValue) -> Option<&str> {
     let (scheme, token) = authorization.to_str().ok()?.split_once(' ')?;
-    scheme
-        .eq_ignore_ascii_case("bearer")
-        .then(|| token.trim_matches(' '))
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim_matches(' '))
 }
 
 /// Replaces the caller of the request: only the token counts, whatever the client's certificate is.
