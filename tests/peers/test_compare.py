@@ -45,3 +45,11 @@ def test_the_benchmark_of_a_noisy_principal_runs(tmp_path: Path) -> None:
     page = (tmp_path / "noisy.md").read_text()
     for part in ("the quiet principal alone", "beside the noisy one", "The vault held at most"):
         assert part in page, page
+
+
+@pytest.mark.timeout(200)
+def test_the_benchmark_of_scrubbing_runs(tmp_path: Path) -> None:
+    run(tmp_path, "scrub")
+    page = (tmp_path / "scrub.md").read_text()
+    for part in ("CPU per call with `scrub: headers`", "95 % interval"):
+        assert part in page, page

@@ -90,12 +90,12 @@ impl ValueEncoding {
     }
 }
 
-fn digit(character: u8) -> Option<u8> {
+pub(super) fn digit(character: u8) -> Option<u8> {
     let digit = char::from(character).to_digit(16)?;
     u8::try_from(digit).ok()
 }
 
-fn sextet(character: u8) -> Option<u8> {
+pub(super) fn sextet(character: u8) -> Option<u8> {
     Some(match character {
         b'A'..=b'Z' => character - b'A',
         b'a'..=b'z' => character - b'a' + 26,

@@ -28,6 +28,8 @@ const MAX_HEAD_STRIDE: usize = 4;
 pub struct Fingerprints {
     /// Bytes between two samples.
     pub(super) stride: usize,
+    /// The number of bytes of the shortest value, when there are no fingerprints of the forms of a value.
+    pub(super) shortest_decoded: Option<usize>,
     /// True when a value contains a control character.
     pub(super) have_control_characters: bool,
     pub(super) windows: WindowTable,
@@ -40,9 +42,9 @@ pub struct Fingerprints {
 /// The texts that fingerprints are made for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SearchScope {
-    /// The fields of heads and trailers, which are short.
+    /// The fields of heads and trailers, which are short, and are decoded before they are searched.
     Heads,
-    /// Streams of any length as well.
+    /// Streams of any length as well, which are searched for every form of a value.
     Bodies,
 }
 
@@ -100,13 +102,12 @@ impl Fingerprints {
             SearchScope::Heads => MAX_HEAD_STRIDE,
             SearchScope::Bodies => MAX_STRIDE,
         };
-        let stride = longest_stride.min(lengths().min()? + 1 - WINDOW);
-        let forms_of = |value: &[u8]| {
-            if is_plain(value) {
-                PLAIN_FORMS
-            } else {
-                ESCAPED_FORMS
-            }
+        let shortest = lengths().min()?;
+        let stride = longest_stride.min(shortest + 1 - WINDOW);
+        let forms_of = |value: &[u8]| match scope {
+            SearchScope::Heads => 1,
+            SearchScope::Bodies if is_plain(value) => PLAIN_FORMS,
+            SearchScope::Bodies => ESCAPED_FORMS,
         };
         let forms: usize = values.clone().map(|(_, value)| forms_of(value)).sum();
         let random = RandomState::new();
@@ -114,21 +115,31 @@ impl Fingerprints {
         let [first_key, second_key] = digest_key;
         let mut fingerprints = Self {
             stride,
+            shortest_decoded: (scope == SearchScope::Heads).then_some(shortest),
             have_control_characters: values.clone().any(|(_, value)| has_control_character(value)),
             windows: WindowTable::new(first_key ^ second_key.rotate_left(32), stride, forms),
             digest_key,
             forms: Vec::with_capacity(forms),
             digests: Vec::with_capacity(forms),
         };
-        let mut texts = EscapedTexts::new(values.clone().map(|(_, value)| value));
-        for (index, value) in values {
-            fingerprints.add(value, u8::try_from(index).ok()?, &mut texts);
+        match scope {
+            SearchScope::Heads => {
+                for (index, value) in values {
+                    fingerprints.add_value(value, u8::try_from(index).ok()?);
+                }
+            }
+            SearchScope::Bodies => {
+                let mut texts = EscapedTexts::new(values.clone().map(|(_, value)| value));
+                for (index, value) in values {
+                    fingerprints.add_forms(value, u8::try_from(index).ok()?, &mut texts);
+                }
+            }
         }
         Some(fingerprints)
     }
 
-    fn add(&mut self, value: &[u8], index: u8, texts: &mut EscapedTexts) {
-        let first_form = self.forms.len();
+    /// Adds the value itself, and returns its form.
+    fn add_value(&mut self, value: &[u8], index: u8) -> (Form, FirstBytes) {
         let whole = self.push_digests(value.len(), |range, hasher| {
             hasher.write(value.get(range).unwrap_or_default());
         });
@@ -141,6 +152,12 @@ impl Fingerprints {
             len: value.len(),
         };
         self.push(&mut form, first.plain());
+        (form, first)
+    }
+
+    fn add_forms(&mut self, value: &[u8], index: u8, texts: &mut EscapedTexts) {
+        let first_form = self.forms.len();
+        let (mut form, first) = self.add_value(value, index);
         let mut text = Beginning::default();
         for encoding in [ValueEncoding::Hex, ValueEncoding::Percent] {
             (form.encoding, form.len) = (encoding, encoding.text_len(value.len()));

@@ -12,6 +12,9 @@
 //! those that leave most characters as they are. Values of fewer than [`MIN_VALUE`] bytes are not looked for, because
 //! ordinary text would contain them by chance.
 //!
+//! A stream is searched for all these forms. A field of a head is there as a whole: `decoded` decodes what may be a form,
+//! and the decoded bytes are searched for the value itself.
+//!
 //! # Fingerprints
 //!
 //! A scanner samples the stream: it looks at the 8 bytes (a *window*) at each multiple of the stride, which is at most
@@ -51,6 +54,7 @@
 //! ([`Scanner::release_tail`], [`Scanner::release_all`]). The rest of a value whose beginning was released is masked.
 
 mod budget;
+mod decoded;
 mod encoding;
 mod fingerprints;
 mod scanner;

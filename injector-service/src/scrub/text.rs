@@ -1,62 +1,72 @@
+use std::ops::Range;
+
 use super::{
     Fingerprints, MASK, Scanned, SecretSet,
     budget::DigestBudget,
+    decoded,
     fingerprints::{Candidate, Verdict},
 };
 
 /// Masks the values in a whole text. Returns `None` when no value was found.
 pub fn mask_text(fingerprints: &Fingerprints, text: &[u8]) -> Option<Scanned> {
-    let mut search = TextSearch {
-        fingerprints,
+    let mut masked = MaskedText {
         text,
-        budget: DigestBudget::new(),
         output: Vec::new(),
         found: SecretSet::default(),
     };
-    let mut at = 0;
-    loop {
-        at = fingerprints.windows.find(text, at);
-        let Some(window) = text.get(at..).and_then(<[u8]>::first_chunk) else {
-            break;
-        };
-        fingerprints.candidates(at, window, |candidate| search.verify(candidate));
-        at += fingerprints.stride;
+    search(fingerprints, text, |value, range| masked.mask(value, range));
+    if let Some(shortest) = fingerprints.shortest_decoded {
+        decoded::for_each(text, shortest, |decoded| {
+            search(fingerprints, &decoded.bytes, |value, range| {
+                masked.mask(value, decoded.place(range));
+            });
+        });
     }
-    let TextSearch { output, found, .. } = search;
+    let MaskedText { output, found, .. } = masked;
     (!found.is_empty()).then(|| Scanned {
         output: output.into(),
         found,
     })
 }
 
-struct TextSearch<'t> {
-    fingerprints: &'t Fingerprints,
+/// Calls `found` with each value in `text` and its place.
+fn search(fingerprints: &Fingerprints, text: &[u8], mut found: impl FnMut(u8, Range<usize>)) {
+    let mut budget = DigestBudget::new();
+    let part = |range| [text.get(range).unwrap_or_default(), &[][..]];
+    let mut verify =
+        |mut candidate: Candidate| match fingerprints.verify(&mut candidate, text.len(), &mut budget, part) {
+            Verdict::Dismissed | Verdict::Incomplete => {}
+            Verdict::Found { len } => {
+                let until = text.len().min(candidate.start + len);
+                found(candidate.value, candidate.start..until);
+            }
+        };
+    let mut at = 0;
+    loop {
+        at = fingerprints.windows.find(text, at);
+        let Some(window) = text.get(at..).and_then(<[u8]>::first_chunk) else {
+            break;
+        };
+        fingerprints.candidates(at, window, &mut verify);
+        at += fingerprints.stride;
+    }
+}
+
+struct MaskedText<'t> {
     text: &'t [u8],
-    budget: DigestBudget,
     /// The text with masks, once a value was found.
     output: Vec<u8>,
     found: SecretSet,
 }
 
-impl TextSearch<'_> {
-    fn verify(&mut self, mut candidate: Candidate) {
-        let text = self.text;
-        let part = |range| [text.get(range).unwrap_or_default(), &[][..]];
-        let verdict = self
-            .fingerprints
-            .verify(&mut candidate, text.len(), &mut self.budget, part);
-        match verdict {
-            Verdict::Dismissed | Verdict::Incomplete => {}
-            Verdict::Found { len } => {
-                self.found.insert(candidate.value);
-                if self.output.is_empty() {
-                    self.output = text.to_vec();
-                }
-                let until = text.len().min(candidate.start + len);
-                if let Some(bytes) = self.output.get_mut(candidate.start..until) {
-                    bytes.fill(MASK);
-                }
-            }
+impl MaskedText<'_> {
+    fn mask(&mut self, value: u8, range: Range<usize>) {
+        self.found.insert(value);
+        if self.output.is_empty() {
+            self.output = self.text.to_vec();
+        }
+        if let Some(bytes) = self.output.get_mut(range) {
+            bytes.fill(MASK);
         }
     }
 }

@@ -4,8 +4,9 @@ use std::{iter, mem};
 
 use super::{MAX_STRIDE, WINDOW, encoding::Beginning};
 
-/// The most tags for which the small filter and the medium one are used. With so many tags, one window of 16, or of 8, in
-/// other text passes the filter.
+/// The most tags for which the tiny filter, the small one and the medium one are used. With so many tags, one window of 16,
+/// or of 8 with the medium one, in other text passes the filter.
+const MAX_IN_TINY_FILTER: usize = 16;
 const MAX_IN_SMALL_FILTER: usize = 128;
 const MAX_IN_MEDIUM_FILTER: usize = 1024;
 /// Samples that are looked up together, with one branch for all of them.
@@ -27,6 +28,7 @@ pub(super) struct WindowTable {
 /// A byte for each value that the highest bits of a tag can have, which is not zero when a tag has this value. The sizes
 /// are constants, so that a look-up has no check of a bound.
 enum Filter {
+    Tiny(Box<[u8; 1 << 8]>),
     Small(Box<[u8; 1 << 11]>),
     Medium(Box<[u8; 1 << 13]>),
     Large(Box<[u8; 1 << 16]>),
@@ -68,6 +70,7 @@ impl WindowTable {
         }));
         let new = self.tags.get(start..).unwrap_or_default();
         match &mut self.filter {
+            Filter::Tiny(filter) => set(filter.as_mut_slice(), new),
             Filter::Small(filter) => set(filter.as_mut_slice(), new),
             Filter::Medium(filter) => set(filter.as_mut_slice(), new),
             Filter::Large(filter) => set(filter.as_mut_slice(), new),
@@ -100,6 +103,7 @@ impl WindowTable {
     /// Otherwise returns the position of the first sample whose window is not in `text` as a whole.
     pub(super) fn find(&self, text: &[u8], from: usize) -> usize {
         match &self.filter {
+            Filter::Tiny(filter) => find(filter, self.factor, text, from, self.stride),
             Filter::Small(filter) => find(filter, self.factor, text, from, self.stride),
             Filter::Medium(filter) => find(filter, self.factor, text, from, self.stride),
             Filter::Large(filter) => find(filter, self.factor, text, from, self.stride),
@@ -109,7 +113,9 @@ impl WindowTable {
 
 impl Filter {
     fn new(capacity: usize) -> Self {
-        if capacity <= MAX_IN_SMALL_FILTER {
+        if capacity <= MAX_IN_TINY_FILTER {
+            Self::Tiny(Box::new([0; _]))
+        } else if capacity <= MAX_IN_SMALL_FILTER {
             Self::Small(Box::new([0; _]))
         } else if capacity <= MAX_IN_MEDIUM_FILTER {
             Self::Medium(Box::new([0; _]))

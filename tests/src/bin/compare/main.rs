@@ -6,7 +6,7 @@
 //! generator measures requests per second and latencies. CPU per call is the CPU time of all processes of the
 //! contender, without the load generator and the upstream. `tests/compare/install` installs Envoy, OpenBao and h2load.
 //! `compare store` measures the cost and the growth of the vault's store. `compare noisy` measures how much one
-//! principal's load slows the calls of another principal.
+//! principal's load slows the calls of another principal. `compare scrub` measures the cost of the search for echoed values.
 
 mod aims;
 mod chart;
@@ -23,6 +23,7 @@ mod paced;
 mod process;
 mod report;
 mod run;
+mod scrub_cost;
 mod services;
 mod store;
 mod vaults;
@@ -55,6 +56,8 @@ enum Role {
     Store(Common),
     /// Measures the calls of one principal while another principal sends the vault as much load as it can
     Noisy(Common),
+    /// Measures the CPU time that the search of answers for values takes
+    Scrub(Common),
     /// Runs the upstream that all contenders call
     #[command(hide = true)]
     Upstream { listen: SocketAddr },
@@ -179,6 +182,7 @@ fn main() -> ExitCode {
         Some(Role::Forwarder { listen, to, http2 }) => in_runtime(endpoints::forwarder(listen, to, http2)),
         Some(Role::Store(common)) => in_runtime(until_signalled(store::all(&common))),
         Some(Role::Noisy(common)) => in_runtime(until_signalled(noisy::all(&common))),
+        Some(Role::Scrub(common)) => in_runtime(until_signalled(scrub_cost::all(&common))),
         None => in_runtime(until_signalled(run::all(&cli.options))),
     };
     match result {

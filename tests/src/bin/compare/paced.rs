@@ -80,7 +80,7 @@ impl Pace {
     }
 }
 
-fn request(load: &Load, target: &Target, url: &Uri) -> Result<Request<Full<Bytes>>, Failure> {
+pub(crate) fn request(load: &Load, target: &Target, url: &Uri) -> Result<Request<Full<Bytes>>, Failure> {
     let body = load.body.as_ref().map(fs::read).transpose()?;
     let mut request = Request::post(match load.http {
         Http::One => url.path().parse()?,
@@ -97,13 +97,13 @@ fn request(load: &Load, target: &Target, url: &Uri) -> Result<Request<Full<Bytes
     Ok(request.body(Full::from(body.unwrap_or_default()))?)
 }
 
-enum Connection {
+pub(crate) enum Connection {
     One(http1::SendRequest<Full<Bytes>>),
     Two(http2::SendRequest<Full<Bytes>>),
 }
 
 impl Connection {
-    async fn open(http: Http, url: &Uri) -> Result<Self, Failure> {
+    pub(crate) async fn open(http: Http, url: &Uri) -> Result<Self, Failure> {
         let address = url.authority().ok_or("no address")?.as_str();
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
@@ -123,7 +123,7 @@ impl Connection {
     }
 
     /// Makes a call and reads the whole answer.
-    async fn call(&mut self, request: Request<Full<Bytes>>) -> Result<(), Failure> {
+    pub(crate) async fn call(&mut self, request: Request<Full<Bytes>>) -> Result<(), Failure> {
         let answer = match self {
             Self::One(sender) => {
                 sender.ready().await?;
