@@ -159,3 +159,63 @@ impl IssuerKeys {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+mod tests {
+    use serde_json::json;
+
+    use super::{super::test_keys::TestKey, *};
+
+    const A_MOMENT: Duration = Duration::from_millis(1);
+
+    fn issuer() -> IssuerKeys {
+        IssuerKeys::new(IssuerSetting::parse("https://i.example=aud").unwrap())
+    }
+
+    fn key_set(kid: &str) -> Option<KeySet> {
+        let keys = json!({"keys": [TestKey::p256().jwk(kid)]});
+        Some(KeySet::parse(keys.to_string().as_bytes()).unwrap())
+    }
+
+    async fn find(issuer: &IssuerKeys, kid: &str) -> Result<u64, TokenRefusal> {
+        let found = issuer.find(Some(kid), Algorithm::Es256).await;
+        found.map(|found| found.generation)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_last_keys_count_for_an_hour_while_the_issuer_does_not_answer() {
+        let issuer = issuer();
+        issuer.publish(key_set("a"), Instant::now());
+        issuer.publish(None, Instant::now());
+        time::advance(MAX_AGE).await;
+        assert_eq!(find(&issuer, "a").await, Ok(1));
+        assert_eq!(issuer.generation(), Some(1));
+        time::advance(A_MOMENT).await;
+        assert_eq!(
+            find(&issuer, "a").await.err(),
+            Some(TokenRefusal::KeysUnavailable)
+        );
+        assert_eq!(issuer.generation(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_unknown_key_waits_for_a_read_unless_the_last_one_was_a_moment_ago() {
+        let issuer = Arc::new(issuer());
+        let interval = issuer.setting.retry_interval();
+        issuer.publish(key_set("a"), Instant::now() + interval);
+        let began = Instant::now();
+        assert_eq!(find(&issuer, "b").await.err(), Some(TokenRefusal::UnknownKey));
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        time::advance(interval).await;
+        let waiting = tokio::spawn({
+            let issuer = issuer.clone();
+            async move { find(&issuer, "b").await }
+        });
+        // The task that reads the key set is asked to.
+        issuer.wanted.notified().await;
+        assert!(!waiting.is_finished());
+        issuer.publish(key_set("b"), Instant::now() + interval);
+        assert_eq!(waiting.await.unwrap(), Ok(2));
+    }
+}

@@ -10,6 +10,9 @@ use prometheus_client::{
 
 use super::refusal::TokenRefusal;
 
+/// The outcome of a token that was verified.
+const OK: &str = "ok";
+
 /// Counters of tokens and of key sets. Clones count together.
 #[derive(Clone, Default)]
 pub(super) struct JwtMetrics {
@@ -48,8 +51,9 @@ impl JwtMetrics {
         );
     }
 
-    /// Makes the series of an issuer, so that an alert can count from 0.
+    /// Makes the series of an issuer and of verified tokens, so that an alert can count from 0.
     pub(super) fn add_issuer(&self, issuer: &str) {
+        drop(self.tokens.get_or_create(&Outcome { outcome: OK }));
         let issuer = issuer.to_owned();
         drop(self.failures.get_or_create(&Issuer {
             issuer: issuer.clone(),
@@ -58,7 +62,7 @@ impl JwtMetrics {
     }
 
     pub(super) fn verified(&self, refused: Option<TokenRefusal>) {
-        let outcome = refused.map_or("ok", TokenRefusal::name);
+        let outcome = refused.map_or(OK, TokenRefusal::name);
         self.tokens.get_or_create(&Outcome { outcome }).inc();
     }
 

@@ -78,18 +78,19 @@ impl Callers {
         {
             return Err(denied(format!("the user with uid {uid} may not call here")));
         }
-        match (&self.policy, token, peer) {
-            (Some(policy), Some(token), _) => Ok(policy.caller(self.verify(token).await?)),
-            (None, _, ConnectionPeer::Network(_)) => Ok(Caller::Anyone),
-            (_, _, ConnectionPeer::LocalUser(uid)) => Ok(Caller::LocalUser(*uid)),
-            (Some(policy), None, ConnectionPeer::Network(peer)) => {
-                let principal = peer.principal_at(SystemTime::now());
-                let principal = principal.cloned().ok_or_else(|| {
-                    unauthenticated("callers have to say who they are here: with a token in x-aerostack-token, or with a client certificate")
-                })?;
-                Ok(policy.caller(principal))
-            }
-        }
+        let Some(policy) = &self.policy else {
+            return Ok(match peer {
+                ConnectionPeer::Network(_) => Caller::Anyone,
+                ConnectionPeer::LocalUser(uid) => Caller::LocalUser(*uid),
+            });
+        };
+        let principal = match (token, peer) {
+            (Some(token), _) => self.verify(token).await?,
+            (None, ConnectionPeer::LocalUser(uid)) => return Ok(Caller::LocalUser(*uid)),
+            (None, ConnectionPeer::Network(peer)) => of_certificate(peer)?,
+        };
+        let servers = policy.servers(&principal);
+        Ok(Caller::Known { principal, servers })
     }
 
     async fn verify(&self, CallerToken(token): &CallerToken) -> Result<Principal, Refusal> {
@@ -100,10 +101,8 @@ impl Callers {
         if self.issuers.is_empty() {
             return Err(unknown());
         }
-        let verified = self
-            .issuers
-            .verify(token.to_str().map_err(|_| unknown())?)
-            .await?;
+        let token = token.to_str().map_err(|_| unknown())?;
+        let verified = self.issuers.verify(token).await.map_err(|refused| refused.refusal())?;
         Ok(verified.principal)
     }
 }
@@ -167,6 +166,15 @@ impl CallerToken {
         }
         Ok(token.map(Self))
     }
+}
+
+fn of_certificate(peer: &Peer) -> Result<Principal, Refusal> {
+    let principal = peer.principal_at(SystemTime::now()).cloned();
+    principal.ok_or_else(|| {
+        unauthenticated(
+            "callers have to say who they are here: with a token in x-aerostack-token, or with a client certificate",
+        )
+    })
 }
 
 fn denied(message: impl ToString) -> Refusal {

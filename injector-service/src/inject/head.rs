@@ -80,7 +80,7 @@ impl<'v> HeadSecrets<'v> {
                 None => sensitive(value)?,
             };
             headers.insert(name, value);
-            Ok::<_, Refusal>(())
+            Ok(())
         };
         for (name, value) in self.fields {
             insert(headers, name, &value)?;

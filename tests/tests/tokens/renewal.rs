@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::*;
 
-/// Life of the tokens of these tests. Kubernetes renews a token when 80 % of its life have passed.
-const LIFE: Duration = Duration::from_secs(5);
+/// Life of the tokens of these tests, which are renewed after half of it. Kubernetes renews after 80 %, which is minutes before the end.
+const LIFE: Duration = Duration::from_secs(8);
 
 /// The vault stops to decrypt for a stream when its token expires, although the stream was opened before.
 #[tokio::test]
@@ -51,9 +51,10 @@ async fn an_injector_renews_its_token_and_no_call_fails() {
         }
     };
     let renewing = async {
-        // Five lives, with a new key of the issuer in the third.
+        // Three lives, with a new key of the issuer in the second. A life is up to a second shorter than `LIFE`, because `exp` has
+        // whole seconds.
         for round in 0..6 {
-            time::sleep(LIFE * 8 / 10).await;
+            time::sleep(LIFE / 2).await;
             if round == 2 {
                 scene.issuer.add_key("second");
             }
