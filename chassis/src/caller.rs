@@ -10,7 +10,7 @@ use proto::Principal;
 use rustls_pki_types::CertificateDer;
 use x509_parser::{
     extensions::{GeneralName, ParsedExtension},
-    prelude::{FromDer, X509Certificate},
+    prelude::{ASN1Time, FromDer, X509Certificate},
 };
 
 /// The client of a connection. Every request has it among its extensions.
@@ -69,8 +69,17 @@ impl Peer {
     }
 }
 
+pub(crate) fn not_before(certificate: &X509Certificate<'_>) -> Option<SystemTime> {
+    time_of(certificate.validity().not_before)
+}
+
 pub(crate) fn not_after(certificate: &X509Certificate<'_>) -> Option<SystemTime> {
-    let seconds = u64::try_from(certificate.validity().not_after.timestamp()).ok()?;
+    time_of(certificate.validity().not_after)
+}
+
+/// Returns `None` for a time before 1970.
+fn time_of(time: ASN1Time) -> Option<SystemTime> {
+    let seconds = u64::try_from(time.timestamp()).ok()?;
     Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
 }
 

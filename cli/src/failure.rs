@@ -132,7 +132,7 @@ impl Failure {
         if cause.contains("certificate expired") {
             let message = format!("the certificate of {service} on {address} has expired");
             return Self::new(FailureKind::Configuration, message)
-                .hint("the operator of the service renews the certificate of its setting --tls-cert, and restarts it");
+                .hint("the operator of the service renews the certificate of its setting --tls-cert");
         }
         let message = format!("{service} on {address} cannot be reached: {cause}");
         if ["certificate", "UnknownCA", "received fatal alert"]

@@ -9,7 +9,7 @@ use chassis::{
     expiry::OwnCertificates,
     settings::{self, Problems},
     telemetry::chain,
-    tls,
+    tls::{ClientTls, Reloader, Reloading, ServerTls},
 };
 use clap::{Args, Parser, Subcommand};
 use proto::{Principal, ServerName, WorkspaceName};
@@ -19,7 +19,7 @@ use crate::{
     limits::{LimitSettings, Limits},
     proxy::{Hosts, ListenerRoute},
     resolve::Identities,
-    upstream,
+    upstream::TrustedRoots,
 };
 
 /// The prefix of all environment variables of this service.
@@ -135,18 +135,20 @@ pub struct Config {
     pub servers: PathBuf,
     pub catalog: Option<Catalog>,
     pub vault: ServiceAddress,
-    pub vault_tls: Arc<rustls::ClientConfig>,
+    pub vault_tls: ClientTls,
     pub vault_identities: Identities,
     /// The certificates that this injector presents, for the metrics of their expiry.
     pub certificates: OwnCertificates,
+    /// Reads the files of TLS again when they change.
+    pub reloader: Reloader,
     /// TLS of the gRPC listener.
-    pub tls: Arc<rustls::ServerConfig>,
+    pub tls: ServerTls,
     pub policy: Arc<Policy>,
     /// TLS of the data plane; `None` for cleartext.
-    pub data_plane_tls: Option<Arc<rustls::ServerConfig>>,
+    pub data_plane_tls: Option<ServerTls>,
     pub hosts: Hosts,
     /// The CAs of the system and of `--upstream-ca`.
-    pub upstream_roots: Arc<rustls::RootCertStore>,
+    pub upstream_roots: Reloading<TrustedRoots>,
     pub limits: Limits,
     /// Requires every secret of every server.
     pub require_all_secrets: bool,
@@ -170,8 +172,7 @@ impl Settings {
         let catalog = self.catalog(p);
         let vault = p.parse("--vault", &self.vault);
         let vault_tls = self.vault_tls(p);
-        let identity = self.tls.identity(p);
-        let tls = self.tls.server_config(p, identity, listen);
+        let tls = self.tls.server(p, listen);
         let bindings = self.roles.check(p);
         let policy = p.policy("--admin", bindings);
         let data_plane_tls = self.data_plane_tls(p, data_plane_listen, &listen_server);
@@ -180,6 +181,7 @@ impl Settings {
         let limits = self.limits.check(p);
         let shutdown_grace = self.process.shutdown_grace(p);
         let certificates = problems.own_certificates();
+        let reloader = problems.take_reloader();
         let config = (|| {
             let (vault_tls, vault_identities) = vault_tls?;
             Some(Config {
@@ -193,11 +195,12 @@ impl Settings {
                 vault_tls,
                 vault_identities,
                 certificates,
+                reloader,
                 tls: tls?,
                 policy: Arc::new(policy?),
                 data_plane_tls: data_plane_tls?,
                 hosts: hosts?,
-                upstream_roots: Arc::new(upstream_roots?),
+                upstream_roots: upstream_roots?,
                 limits: limits?,
                 require_all_secrets: self.require_all_secrets,
                 reflection: !self.no_reflection,
@@ -232,31 +235,32 @@ impl Settings {
         problems.take("--catalog", Catalog::open(path).map_err(invalid))
     }
 
-    fn upstream_roots(&self, problems: &mut Problems) -> Option<rustls::RootCertStore> {
+    fn upstream_roots(&self, problems: &mut Problems) -> Option<Reloading<TrustedRoots>> {
         let given = self.upstream_ca.iter();
         // `AEROSTACK_INJECTOR_UPSTREAM_CA=""` parses as one empty path.
         let files: Vec<_> = given
             .filter(|path| !path.as_os_str().is_empty())
             .cloned()
             .collect();
-        problems.take("--upstream-ca", upstream::tls::trusted_roots(&files))
+        let load = {
+            let files = files.clone();
+            move || TrustedRoots::load(&files)
+        };
+        problems.reloading("--upstream-ca", files, load, TrustedRoots::describe)
     }
 
-    fn vault_tls(&self, problems: &mut Problems) -> Option<(Arc<rustls::ClientConfig>, Identities)> {
+    fn vault_tls(&self, problems: &mut Problems) -> Option<(ClientTls, Identities)> {
         let authorities = problems.authorities("--vault-ca", settings::path(&self.vault_ca), None);
         let id = problems.required("--vault-id", self.vault_id.as_deref());
         let vault = id.and_then(|id| problems.take("--vault-id", Principal::parse(id)));
-        let identity = problems.identity(
+        let (identity, injector) = problems.principal_identity(
             ("--vault-cert", settings::path(&self.vault_cert)),
             ("--vault-key", settings::path(&self.vault_key)),
         )?;
-        let injector = problems.principal("--vault-cert", &identity);
-        let (vault, injector) = (vault?, injector?);
-        let tls = tls::grpc_client(identity, &authorities?, vault.clone());
-        Some((
-            problems.take("--vault-cert", tls)?,
-            Identities { vault, injector },
-        ))
+        let vault = vault?;
+        let tls = ClientTls::grpc(Some(identity), authorities?, vault.clone());
+        problems.take("--vault-cert", tls.config())?;
+        Some((tls, Identities { vault, injector }))
     }
 
     /// Returns the TLS of the data plane. Cleartext is refused for addresses that other machines can reach, unless
@@ -270,7 +274,7 @@ impl Settings {
         problems: &mut Problems,
         shared: Option<SocketAddr>,
         dedicated: &[(SocketAddr, ListenerRoute)],
-    ) -> Option<Option<Arc<rustls::ServerConfig>>> {
+    ) -> Option<Option<ServerTls>> {
         let (cert, key) = (
             settings::path(&self.data_plane_tls_cert),
             settings::path(&self.data_plane_tls_key),
@@ -278,9 +282,9 @@ impl Settings {
         if cert.is_some() || key.is_some() {
             let identity =
                 problems.identity(("--data-plane-tls-cert", cert), ("--data-plane-tls-key", key))?;
-            return problems
-                .take("--data-plane-tls-cert", tls::http_server(identity))
-                .map(Some);
+            let tls = ServerTls::http(identity, None);
+            problems.take("--data-plane-tls-cert", tls.config())?;
+            return Some(Some(tls));
         }
         let mut addresses = shared.iter().chain(dedicated.iter().map(|(address, _)| address));
         let exposed = addresses.find(|address| !address.ip().is_loopback());

@@ -3,14 +3,19 @@
 use std::{io, iter, sync::Arc};
 
 use chassis::{
-    channel::{self, ServiceAddress},
+    channel::{Channels, ServiceAddress},
     connection_slots::{Eviction, Slots},
     keepalive::TcpTimeout,
     listen,
+    tls::ClientTls,
     worker_threads::{self, AcceptedConnection, WorkerThreads},
 };
 use futures_util::future::join_all;
-use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle};
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, watch},
+    task::JoinHandle,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -19,7 +24,7 @@ use crate::{
     metrics::Metrics,
     proxy::{BufferBudget, IncomingConnection, ListenerRoute, ListenerSettings, Proxy},
     registry::Registry,
-    resolve::{ConnectionFault, Resolver, VaultCondition, VaultDriver},
+    resolve::{ConnectionFault, Resolver, VaultCondition, VaultDriver, VaultLink},
     upstream::DialContext,
 };
 
@@ -31,6 +36,8 @@ pub(crate) struct DataPlane<'r> {
     pub(crate) dial_context: Arc<DialContext>,
     pub(crate) budget: BufferBudget,
     pub(crate) condition: VaultCondition,
+    /// Changed when the credentials of the connections to the vault were replaced.
+    pub(crate) credentials: watch::Sender<()>,
     pub(crate) shutdown: &'r CancellationToken,
     pub(crate) after_calls: CancellationToken,
 }
@@ -39,7 +46,8 @@ pub(crate) struct DataPlane<'r> {
 struct DataPlaneWorker {
     proxy: Proxy,
     driver: VaultDriver,
-    vault: (ServiceAddress, Arc<rustls::ClientConfig>),
+    vault: (ServiceAddress, ClientTls),
+    credentials: watch::Receiver<()>,
     condition: VaultCondition,
     tcp_timeout: TcpTimeout,
     settings: ListenerSettings,
@@ -83,6 +91,7 @@ impl DataPlane<'_> {
             ),
             driver,
             vault: (config.vault.clone(), config.vault_tls.clone()),
+            credentials: self.credentials.subscribe(),
             condition: self.condition.clone(),
             tcp_timeout: config.limits.keepalive.tcp_timeout,
             settings: ListenerSettings {
@@ -104,6 +113,7 @@ impl DataPlaneWorker {
             proxy,
             driver,
             vault: (address, tls),
+            credentials,
             condition,
             tcp_timeout,
             settings,
@@ -113,8 +123,9 @@ impl DataPlaneWorker {
         let fault = ConnectionFault::default();
         let observed = fault.clone();
         let observer = Arc::new(move |error: &io::Error| observed.note(error));
-        let channel = channel::observed_channel(&address, tls, tcp_timeout, observer)?;
-        tokio::spawn(driver.run(channel, fault, condition, after_calls));
+        let channels = Channels::new(&address, tls, tcp_timeout, observer)?;
+        let link = VaultLink::new(move || channels.open(), credentials);
+        tokio::spawn(driver.run(link, fault, condition, after_calls));
         let proxy = Arc::new(proxy);
         let pools = proxy.clone();
         tokio::spawn(async move { pools.close_stale_connections().await });

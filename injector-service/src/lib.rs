@@ -30,7 +30,7 @@ mod template;
 mod upstream;
 mod value_totals;
 
-use std::{io, sync::Arc, time::SystemTime};
+use std::{io, mem, sync::Arc, time::SystemTime};
 
 use chassis::{
     authz::AuthzLayer,
@@ -40,13 +40,14 @@ use chassis::{
     listen, probe, process_metrics,
     rpc_metrics::RpcMetrics,
     signal::ServiceSignals,
+    tls::ClientTlsChanges,
     worker_threads::{TaskMetrics, ThreadCount},
 };
 use prometheus_client::registry::Registry as MetricsRegistry;
 use proto::injector::v1::{
     catalog_service_server::CatalogServiceServer, server_service_server::ServerServiceServer,
 };
-use tokio::{net::TcpListener, sync::Notify};
+use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
 use tonic::{server::NamedService, service::Routes};
 use tower::Layer as _;
@@ -98,7 +99,7 @@ impl Listeners {
 }
 
 /// Serves until a shutdown is requested, and then until the calls under way have ended.
-pub async fn run(config: Config, listeners: Listeners, signals: ServiceSignals) -> Result<(), RunError> {
+pub async fn run(mut config: Config, listeners: Listeners, signals: ServiceSignals) -> Result<(), RunError> {
     let ServiceSignals { shutdown, reload } = signals;
     let own = listeners.own();
     let registry = Registry::open(config.servers.clone(), own.clone(), config.limits.quota).await?;
@@ -124,10 +125,13 @@ pub async fn run(config: Config, listeners: Listeners, signals: ServiceSignals) 
         return Err(RunError::ThreadEnded);
     };
 
+    let reloader = mem::take(&mut config.reloader);
+    reloader.register(&mut metrics_registry);
     spawn_until(&shutdown, config.certificates.clone().watch());
+    spawn_until(&after_calls, reloader.run(reload.subscribe()));
     spawn_until(
         &shutdown,
-        reload_files(registry.clone(), config.catalog.clone(), reload),
+        reload_files(registry.clone(), config.catalog.clone(), reload.subscribe()),
     );
     tokio::spawn(registry.clone().watch(shutdown.clone()));
     let probes = probes(
@@ -140,6 +144,11 @@ pub async fn run(config: Config, listeners: Listeners, signals: ServiceSignals) 
     let ready = probes.ready.clone();
     tokio::spawn(probe::serve(listeners.metrics, probes, after_calls.clone()));
     let addresses = (listeners.grpc.local_addr(), listeners.data_plane.local_addr());
+    let credentials = watch::Sender::new(());
+    spawn_until(
+        &after_calls,
+        tell_of_changes(config.vault_tls.changes(), credentials.clone()),
+    );
 
     let data_plane = DataPlane {
         config: &config,
@@ -154,6 +163,7 @@ pub async fn run(config: Config, listeners: Listeners, signals: ServiceSignals) 
         }),
         budget: BufferBudget::new(config.limits.max_buffered_total),
         condition,
+        credentials,
         shutdown: &shutdown,
         after_calls,
     };
@@ -188,6 +198,14 @@ fn spawn_until(shutdown: &CancellationToken, task: impl Future<Output = ()> + Se
     tokio::spawn(shutdown.clone().run_until_cancelled_owned(task));
 }
 
+/// Changes `credentials` at each change of the certificate and the CAs for the vault. Does not return.
+async fn tell_of_changes(mut changes: ClientTlsChanges, credentials: watch::Sender<()>) {
+    loop {
+        changes.changed().await;
+        credentials.send_replace(());
+    }
+}
+
 fn register_metrics(into: &mut MetricsRegistry, config: &Config, registry: &Registry) -> Metrics {
     let metrics = Metrics::register(into, registry.clone());
     into.register_collector(Box::new(TaskMetrics));
@@ -219,10 +237,9 @@ async fn routes(
     Ok(routes.routes())
 }
 
-/// Reads the servers file and the catalog again each time that `reload` is notified. Does not return.
-async fn reload_files(registry: Registry, catalog: Option<Catalog>, reload: Arc<Notify>) {
-    loop {
-        reload.notified().await;
+/// Reads the servers file and the catalog again at each `reload`.
+async fn reload_files(registry: Registry, catalog: Option<Catalog>, mut reload: watch::Receiver<()>) {
+    while reload.changed().await.is_ok() {
         // `refresh` and `entries` log a file that is not valid, and keep the last valid one.
         if registry.refresh().await.is_ok() {
             let servers = registry.status().servers;

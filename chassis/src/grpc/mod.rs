@@ -9,7 +9,6 @@ mod write_watchdog;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use rustls::ServerConfig;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::mpsc,
@@ -23,6 +22,7 @@ use crate::{
     connection_slots::{Eviction, Holder, Slot, Slots},
     keepalive::Ping,
     listen,
+    tls::ServerTls,
     worker_threads::{self, ThreadCount, WorkerThreads},
 };
 use connection::{ConnectionLimits, serve_connection};
@@ -89,7 +89,7 @@ pub struct StartedServer {
 /// One worker thread serves a connection from the handshake to the end. On a runtime with several threads a connection
 /// with little traffic would move between threads that wake one another, which costs more than a small call itself.
 pub fn start<S: GrpcService>(
-    tls: Arc<ServerConfig>,
+    tls: ServerTls,
     service: S,
     authz: AuthzLayer,
     options: Options,
@@ -162,7 +162,7 @@ impl Admission {
 /// The state that all worker threads share.
 #[derive(Clone)]
 struct Server<S> {
-    tls: Arc<ServerConfig>,
+    tls: ServerTls,
     service: S,
     admission: Admission,
     ping: Ping,
@@ -197,8 +197,8 @@ impl<S: GrpcService> Server<S> {
             ping,
             shutdown,
         } = self;
-        let handshake = listen::handshake(tls, stream, address, &handshake_slot);
-        let Some(Some(stream)) = shutdown.run_until_cancelled(handshake).await else {
+        let handshake = listen::handshake(&tls, stream, address, &handshake_slot);
+        let Some(Some((stream, trust))) = shutdown.run_until_cancelled(handshake).await else {
             return;
         };
         let peer = Peer::of_verified(stream.get_ref().1.peer_certificates());
@@ -207,7 +207,7 @@ impl<S: GrpcService> Server<S> {
         if let Some((slot, limits)) = admitted {
             let peer = Arc::new(peer);
             let caller = Caller { peer, address };
-            serve_connection(stream, caller, slot, (limits, ping), service, &shutdown).await;
+            serve_connection(stream, trust, caller, slot, (limits, ping), service, &shutdown).await;
         }
     }
 }

@@ -13,7 +13,10 @@ use super::{
     connection::{AGED_GRACE, PREFACE_TIMEOUT, RETIRED_GRACE, WRITE_TIMEOUT},
     *,
 };
-use crate::authz::{Access, Policy};
+use crate::{
+    authz::{Access, Policy},
+    tls::PeerTrust,
+};
 
 /// First bytes of a client: the connection preface and an empty SETTINGS frame (RFC 9113, sections 3.4 and 6.5).
 const BEGINNING: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
@@ -58,7 +61,8 @@ fn served_by(
     };
     tokio::spawn(async move {
         let shutdown = CancellationToken::new();
-        serve_connection(server, caller, slot, (limits, PING), service, &shutdown).await;
+        let trust = PeerTrust::without_authorities();
+        serve_connection(server, trust, caller, slot, (limits, PING), service, &shutdown).await;
     });
     (slots, client)
 }

@@ -5,9 +5,9 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use chassis::{
     connection_slots::{Holder, Slot, Slots},
     listen::{self, HANDSHAKE_TIMEOUT},
+    tls::ServerTls,
     worker_threads::AcceptedConnection,
 };
-use rustls::ServerConfig;
 use tokio::{net::TcpStream, sync::mpsc, time};
 use tokio_rustls::server::TlsStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -27,7 +27,7 @@ pub(crate) struct IncomingConnection {
 /// The settings of all listeners of the data plane.
 #[derive(Clone)]
 pub(crate) struct ListenerSettings {
-    pub(crate) tls: Option<Arc<ServerConfig>>,
+    pub(crate) tls: Option<ServerTls>,
     /// The time that calls have to end after the shutdown began.
     pub(crate) grace: Duration,
 }
@@ -58,9 +58,9 @@ impl Proxy {
                         grace,
                     ));
                 }
-                Some(config) => {
+                Some(tls) => {
                     connections.spawn(async move {
-                        let secured = secure(config, stream, incoming);
+                        let secured = secure(tls, stream, incoming);
                         if let Some(Some((stream, slot))) = shutdown.run_until_cancelled(secured).await {
                             Connection::serve(proxy, route, stream, slot, shutdown, grace).await;
                         }
@@ -75,7 +75,7 @@ impl Proxy {
 
 /// Completes the TLS handshake and takes a connection slot. The connection keeps its handshake slot until then.
 async fn secure(
-    config: Arc<ServerConfig>,
+    tls: ServerTls,
     stream: TcpStream,
     incoming: IncomingConnection,
 ) -> Option<(TlsStream<TcpStream>, Slot)> {
@@ -85,7 +85,7 @@ async fn secure(
         connections,
         route: _,
     } = incoming;
-    let stream = listen::handshake(config, stream, peer, &slot).await?;
+    let (stream, _) = listen::handshake(&tls, stream, peer, &slot).await?;
     let taking = connections.take(Holder::network(peer));
     tokio::select! {
         taken = time::timeout(HANDSHAKE_TIMEOUT, taking) => Some((stream, taken.ok()?)),

@@ -14,7 +14,7 @@ use proto::{
     seal::SealError,
     vault::v1::{
         DecryptAnswer, DecryptCall, DecryptRequest, DecryptStreamRequest, DecryptStreamResponse,
-        decrypt_answer::Outcome, decrypt_service_client::DecryptServiceClient,
+        decrypt_answer::Outcome,
     },
 };
 use tokio::{
@@ -22,12 +22,12 @@ use tokio::{
     task::yield_now,
     time::{self, Instant},
 };
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Status, Streaming, transport::Channel};
+use tonic::{Code, Status, transport::Channel};
 
 use super::{
     backoff::{self, Backoff},
     condition::{ConnectionFault, VaultCondition},
+    link::{OpenStream, VaultLink},
     pending::{PendingRequest, PendingRequests, SentRequest},
     seal_keys::{Identities, Rotation, SealKeys, not_sealed_for_us},
     vault_refusal::vault_refusal,
@@ -41,14 +41,13 @@ const FULL_MESSAGE_BYTES: usize = 48 * 1024;
 /// A message with more names than this takes no further request. A request has at most 64 names, and the vault takes
 /// messages of 1,024 names.
 const FULL_MESSAGE_NAMES: usize = 1024 - 64;
-/// Messages that may wait for tonic to send them.
-const MAX_UNSENT_MESSAGES: usize = 4;
-/// Upper bound for the bytes of one `DecryptStreamResponse`.
-const MAX_ANSWER_MESSAGE: usize = 64 << 20;
-/// Time limit for opening a stream, which includes connecting.
-const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time for which a stream that was replaced is read on for the answers to its requests. Requests without an answer by then
+/// are sent again over the new stream.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub(super) struct StreamDriver {
+    link: VaultLink,
+    /// The channel of the latest stream, over which the next one is opened when that one breaks.
     channel: Channel,
     condition: VaultCondition,
     fault: ConnectionFault,
@@ -62,6 +61,8 @@ pub(super) struct StreamDriver {
 enum StreamEnd {
     /// Another stream may be opened.
     Broken(Status),
+    /// A stream with the new credentials took the place of this one.
+    Replaced(OpenStream),
     /// Every `StreamHandle` was dropped.
     NoCallers,
 }
@@ -72,19 +73,17 @@ impl From<SealError> for StreamEnd {
     }
 }
 
-type Answers = Streaming<DecryptStreamResponse>;
-type Messages = mpsc::Sender<DecryptStreamRequest>;
-
 impl StreamDriver {
     pub(super) fn new(
-        channel: Channel,
+        link: VaultLink,
         (condition, fault): (VaultCondition, ConnectionFault),
         identities: Identities,
         queue: mpsc::Receiver<PendingRequest>,
         connected: Arc<AtomicBool>,
     ) -> Self {
         Self {
-            channel,
+            channel: link.channel(),
+            link,
             condition,
             fault,
             identities,
@@ -97,10 +96,18 @@ impl StreamDriver {
 
     /// Serves one stream after the other, with pauses between them, until no caller is left.
     pub(super) async fn run(mut self) {
+        let mut replacement = None;
         loop {
-            let end = self.serve_stream().await;
+            let end = self.serve_stream(replacement.take()).await;
+            let status = match end {
+                StreamEnd::Replaced(stream) => {
+                    replacement = Some(stream);
+                    continue;
+                }
+                StreamEnd::Broken(status) => status,
+                StreamEnd::NoCallers => break,
+            };
             let was_connected = self.connected.swap(false, Ordering::Relaxed);
-            let StreamEnd::Broken(status) = end else { return };
             if was_connected {
                 self.condition.broke(&status, &self.fault);
             } else {
@@ -111,13 +118,19 @@ impl StreamDriver {
             let pause = self.backoff.pause();
             self.admit_during(time::sleep(pause)).await;
         }
+        self.connected.store(false, Ordering::Relaxed);
     }
 
-    async fn serve_stream(&mut self) -> StreamEnd {
-        let (messages, mut answers) = match self.open_stream().await {
-            Ok(stream) => stream,
-            Err(status) => return StreamEnd::Broken(status),
+    /// Serves a stream, which is opened unless it is given.
+    async fn serve_stream(&mut self, opened: Option<OpenStream>) -> StreamEnd {
+        let mut stream = match opened {
+            Some(stream) => stream,
+            None => match self.open_stream().await {
+                Ok(stream) => stream,
+                Err(status) => return StreamEnd::Broken(status),
+            },
         };
+        self.channel = stream.channel.clone();
         self.connected.store(true, Ordering::Relaxed);
         self.condition.connected(&self.fault);
         // Boxed, so that the keys are never moved, and are wiped when the stream ends.
@@ -126,8 +139,18 @@ impl StreamDriver {
             Err(error) => return StreamEnd::Broken(Status::internal(error.to_string())),
         };
         let opened = Instant::now();
+        let mut replacement = pin!(self.link.replacement(&stream));
         loop {
-            if let Err(end) = self.step(&messages, &mut answers, &mut keys).await {
+            // `step` loses nothing when it is given up at one of its awaits.
+            let ended = tokio::select! {
+                biased;
+                replacing = &mut replacement => {
+                    self.drain(&mut stream, &mut keys).await;
+                    Err(StreamEnd::Replaced(replacing))
+                }
+                stepped = self.step(&mut stream, &mut keys) => stepped,
+            };
+            if let Err(end) = ended {
                 if opened.elapsed() > backoff::LONGEST {
                     self.backoff.reset();
                 }
@@ -136,15 +159,28 @@ impl StreamDriver {
         }
     }
 
-    async fn open_stream(&mut self) -> Result<(Messages, Answers), Status> {
-        let (messages, outbound) = mpsc::channel(MAX_UNSENT_MESSAGES);
-        let client = DecryptServiceClient::new(self.channel.clone());
-        let mut client = client.max_decoding_message_size(MAX_ANSWER_MESSAGE);
-        let opening = client.decrypt_stream(ReceiverStream::new(outbound));
-        match self.admit_during(time::timeout(OPEN_TIMEOUT, opening)).await {
-            Ok(opened) => Ok((messages, opened?.into_inner())),
-            Err(_) => Err(Status::deadline_exceeded("the vault opens no stream")),
+    async fn open_stream(&mut self) -> Result<OpenStream, Status> {
+        let (link, channel) = (self.link.clone(), self.channel.clone());
+        self.admit_during(link.open(channel)).await
+    }
+
+    /// Reads the answers to the requests that were sent over `stream`, and sends no more over it. Requests that get no answer
+    /// are to be sent again.
+    async fn drain(&mut self, stream: &mut OpenStream, keys: &mut SealKeys) {
+        let deadline = Instant::now() + DRAIN_TIMEOUT;
+        while self.pending.awaits_answers() {
+            tokio::select! {
+                answer = stream.answers.message() => {
+                    let Ok(Some(message)) = answer else { break };
+                    if self.receive(message, keys).is_err() {
+                        break;
+                    }
+                }
+                Some(pending) = self.queue.recv() => self.pending.admit(pending),
+                () = sleep_until(deadline) => break,
+            }
         }
+        self.pending.requeue_sent();
     }
 
     /// Awaits `future`, and admits requests at the same time. If they stayed in the queue, requests whose callers gave up
@@ -164,12 +200,10 @@ impl StreamDriver {
     ///
     /// Answers come first, and are received also while nothing can be sent: the vault stops reading requests while its
     /// answers wait.
-    async fn step(
-        &mut self,
-        messages: &Messages,
-        answers: &mut Answers,
-        keys: &mut SealKeys,
-    ) -> Result<(), StreamEnd> {
+    async fn step(&mut self, stream: &mut OpenStream, keys: &mut SealKeys) -> Result<(), StreamEnd> {
+        let OpenStream {
+            messages, answers, ..
+        } = stream;
         let broken = |status| Err(StreamEnd::Broken(status));
         let (announce, wake_at) = match keys.rotation() {
             Rotation::NotBefore(time) => (false, time),

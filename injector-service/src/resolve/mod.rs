@@ -8,6 +8,7 @@ mod answer;
 mod backoff;
 mod condition;
 mod driver;
+mod link;
 mod pending;
 mod request;
 mod seal_keys;
@@ -35,6 +36,7 @@ use seal_keys::OpenedAnswer;
 use stream::StreamHandle;
 
 pub(crate) use condition::{ConnectionFault, VaultCondition};
+pub(crate) use link::VaultLink;
 pub(crate) use seal_keys::Identities;
 pub(crate) use stream::VaultDriver;
 

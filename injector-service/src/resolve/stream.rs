@@ -12,11 +12,11 @@ use std::sync::{
 use proto::{Reason, Refusal};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Channel;
 
 use super::{
     condition::{ConnectionFault, VaultCondition},
     driver::StreamDriver,
+    link::VaultLink,
     pending::{PendingRequest, overloaded},
     request::VaultRequest,
     seal_keys::{Identities, OpenedAnswer},
@@ -55,10 +55,10 @@ pub(super) fn new(identities: Identities) -> (StreamHandle, VaultDriver) {
 }
 
 impl VaultDriver {
-    /// Sends requests over `channel` until `shutdown`. `fault` is the one that the channel's connections note.
+    /// Sends requests over connections of `link` until `shutdown`. `fault` is the one that these connections note.
     pub(crate) async fn run(
         self,
-        channel: Channel,
+        link: VaultLink,
         fault: ConnectionFault,
         condition: VaultCondition,
         shutdown: CancellationToken,
@@ -68,7 +68,7 @@ impl VaultDriver {
             queue,
             connected,
         } = self;
-        let driver = StreamDriver::new(channel, (condition, fault), identities, queue, connected);
+        let driver = StreamDriver::new(link, (condition, fault), identities, queue, connected);
         shutdown.run_until_cancelled(driver.run()).await;
     }
 }
