@@ -5,6 +5,7 @@
 //! and a [`ServerTls`] or [`ClientTls`] makes each handshake with the contents at that time.
 
 mod client;
+mod client_verifier;
 mod exact_peer;
 mod files;
 mod peer_trust;

@@ -2,6 +2,8 @@
 
 use proto::{Principal, Reason, Refusal};
 
+use crate::{caller::Peer, expiry};
+
 /// A role that a principal can hold in a workspace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Role {
@@ -49,12 +51,20 @@ pub const MAX_SERVICE_CALLS: usize = 128;
 /// refused.
 pub type AccessTable = &'static [(&'static str, Access)];
 
-pub(super) fn unauthenticated() -> Refusal {
-    Refusal::new(
-        Reason::Unauthenticated,
-        "this call needs a client certificate that is valid now and names one principal (one URI SAN with a SPIFFE \
-         ID, or no URI and one DNS SAN)",
-    )
+/// Returns the refusal of a caller who is no principal now. The text says why, without the names in a certificate.
+pub(super) fn unauthenticated(peer: &Peer) -> Refusal {
+    let why = match peer {
+        Peer::Anonymous => "the client sent no certificate".to_owned(),
+        Peer::Unusable(reason) => reason.to_string(),
+        Peer::Known { not_after, .. } => {
+            format!("the client certificate expired at {}", expiry::text(*not_after))
+        }
+    };
+    let message = format!(
+        "this call needs a client certificate that is valid now and names one principal (one URI SAN with a SPIFFE ID, or \
+         no URI and one DNS SAN; of several names exactly one may have a role here): {why}"
+    );
+    Refusal::new(Reason::Unauthenticated, message)
 }
 
 /// Returns the refusal of the caller `principal`, who has no suitable role. The text names only the caller, because a more

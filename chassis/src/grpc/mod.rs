@@ -18,7 +18,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     authz::AuthzLayer,
-    caller::{Caller, Peer},
+    caller::{self, Caller, Peer},
     connection_slots::{Eviction, Holder, Slot, Slots},
     keepalive::Ping,
     listen,
@@ -201,7 +201,11 @@ impl<S: GrpcService> Server<S> {
         let Some(Some((stream, trust))) = shutdown.run_until_cancelled(handshake).await else {
             return;
         };
-        let peer = Peer::of_verified(stream.get_ref().1.peer_certificates());
+        let chain = stream.get_ref().1.peer_certificates();
+        let peer = admission.authz.peer(chain);
+        if let Peer::Unusable(reason) = peer {
+            caller::log_unusable(reason, chain, address);
+        }
         let admitted = admission.admit(&peer, address);
         drop(handshake_slot);
         if let Some((slot, limits)) = admitted {

@@ -8,6 +8,7 @@ use rustls::{
 };
 
 use super::{
+    client_verifier::LoggingVerifier,
     files::{Authorities, Identity, TlsError},
     peer_trust::PeerRole,
     provider,
@@ -76,10 +77,13 @@ impl ServerTls {
             let identity = identity.as_ref().ok_or(TlsError::NotYet)?;
             let verifier = match authorities {
                 None => WebPkiClientVerifier::no_client_auth(),
-                Some(clients) => clients.client_verifier(|builder| match certificate_optional {
-                    true => builder.allow_unauthenticated(),
-                    false => builder,
-                })?,
+                Some(clients) => {
+                    let verifier = clients.client_verifier(|builder| match certificate_optional {
+                        true => builder.allow_unauthenticated(),
+                        false => builder,
+                    })?;
+                    Arc::new(LoggingVerifier(verifier))
+                }
             };
             server(identity, verifier, protocols)
         })

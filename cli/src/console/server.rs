@@ -187,7 +187,8 @@ async fn secure(
     pools: Arc<ConnectionPools>,
 ) -> Option<(impl AsyncRead + AsyncWrite + Unpin, Slot, Arc<Peer>, PeerTrust)> {
     let (stream, trust) = listen::handshake(&tls, stream, peer, &handshake).await?;
-    let user = Arc::new(Peer::of_verified(stream.get_ref().1.peer_certificates()));
+    let chain = stream.get_ref().1.peer_certificates();
+    let user = Arc::new(Peer::of_client(chain, |principal| pools.users.contains(principal)));
     let slot = pools.take(&user, peer)?;
     slot.started();
     Some((stream, slot, user, trust))
