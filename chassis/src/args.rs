@@ -3,7 +3,11 @@
 //!
 //! Every value is read as text and checked by a `check` method, so that all mistakes are reported together.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use clap::{Args, Command};
 
@@ -15,8 +19,9 @@ use crate::{
     signal::Hangup,
     startup::{Logging, MemoryAccess},
     telemetry::{LogFilter, LogFormat},
-    tls::{self, Identity},
+    tls::{Identity, Reloading, ServerTls},
 };
+use proto::Principal;
 
 /// Returns a group of flags with its default values, without reading the environment.
 pub fn defaults<A: Args>() -> A {
@@ -42,28 +47,52 @@ pub struct TlsArgs {
 }
 
 impl TlsArgs {
-    /// Reads the certificate chain and the key.
-    pub fn identity(&self, problems: &mut Problems) -> Option<Identity> {
-        problems.identity(
-            ("--tls-cert", path(&self.tls_cert)),
-            ("--tls-key", path(&self.tls_key)),
-        )
-    }
-
-    /// Reads the CAs of clients, and returns the TLS configuration of a server with this `identity` on `listen`. The CAs may
-    /// be missing when clients can have tokens of `issuers`.
-    pub fn server_config(
+    /// Returns the TLS of a gRPC server on `listen`. The CAs of clients may be missing when clients can have tokens of
+    /// `issuers`.
+    pub fn server(
         &self,
         problems: &mut Problems,
-        identity: Option<Identity>,
         listen: Option<SocketAddr>,
         issuers: &Issuers,
-    ) -> Option<Arc<rustls::ServerConfig>> {
+    ) -> Option<ServerTls> {
+        let identity = problems.identity(self.cert(), self.key());
+        self.server_of(problems, identity, listen, issuers)
+    }
+
+    /// Returns the TLS of a gRPC server on `listen`, and the principal that its certificate names.
+    pub fn server_with_principal(
+        &self,
+        problems: &mut Problems,
+        listen: Option<SocketAddr>,
+        issuers: &Issuers,
+    ) -> Option<(ServerTls, Principal)> {
+        let identity = problems.principal_identity(self.cert(), self.key());
+        let (identity, principal) = identity.unzip();
+        Some((self.server_of(problems, identity, listen, issuers)?, principal?))
+    }
+
+    fn server_of(
+        &self,
+        problems: &mut Problems,
+        identity: Option<Reloading<Identity>>,
+        listen: Option<SocketAddr>,
+        issuers: &Issuers,
+    ) -> Option<ServerTls> {
         let clients = match path(&self.client_ca) {
-            None if !issuers.is_empty() => None,
-            ca => Some(problems.authorities("--client-ca", ca, listen)?),
+            None if !issuers.is_empty() => Some(None),
+            ca => problems.authorities("--client-ca", ca, listen).map(Some),
         };
-        problems.take("--tls-cert", tls::grpc_server(identity?, clients.as_ref()))
+        let tls = ServerTls::grpc(identity?, clients?);
+        problems.take("--tls-cert", tls.config())?;
+        Some(tls)
+    }
+
+    fn cert(&self) -> (&'static str, Option<&Path>) {
+        ("--tls-cert", path(&self.tls_cert))
+    }
+
+    fn key(&self) -> (&'static str, Option<&Path>) {
+        ("--tls-key", path(&self.tls_key))
     }
 }
 

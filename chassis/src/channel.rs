@@ -16,13 +16,14 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpStream, lookup_host},
 };
-use tokio_rustls::TlsConnector;
+use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
 
 use super::{
     dial::{Dialer, without_brackets},
     keepalive::TcpTimeout,
+    tls::{ClientTls, PeerTrust},
 };
 
 /// The host and port of a service's gRPC listener.
@@ -63,71 +64,120 @@ pub type ErrorObserver = Arc<dyn Fn(&io::Error) + Send + Sync>;
 
 /// Returns a channel that connects at its first call and reconnects after its connection is lost.
 pub fn channel(address: &ServiceAddress, tls: Arc<ClientConfig>) -> Result<Channel, tonic::transport::Error> {
-    observed_channel(address, tls, TcpTimeout::default(), Arc::new(|_| {}))
+    let tls = ClientTls::fixed(tls);
+    let channels = Channels::new(address, tls, TcpTimeout::default(), Arc::new(|_| {}))?;
+    Ok(channels.open())
 }
 
-/// Returns a channel like [`channel`] whose connection errors go to `observer`.
-///
-/// The channel sends a PING every 10 seconds and gives a service up that does not answer within 5 seconds, so that calls
-/// soon go to another connection.
-pub fn observed_channel(
-    address: &ServiceAddress,
-    tls: Arc<ClientConfig>,
-    tcp_timeout: TcpTimeout,
-    observer: ErrorObserver,
-) -> Result<Channel, tonic::transport::Error> {
-    let host = without_brackets(address.authority.host()).to_owned();
-    let port = address.port;
-    let dialer = Arc::new(Dialer::new(tcp_timeout));
-    let connect = service_fn(move |_: Uri| {
-        let (host, tls, dialer, observer) = (host.clone(), tls.clone(), dialer.clone(), observer.clone());
-        async move {
-            let dialled = dial(&dialer, &host, port, tls).await;
-            let stream = dialled.inspect_err(|error| observer(error))?;
-            Ok::<_, io::Error>(TokioIo::new(ObservedStream { stream, observer }))
-        }
-    });
-    // The endpoint's scheme is `http` so that tonic adds no TLS of its own to that of `connect`. `origin` sets the real
-    // scheme of the requests.
-    let origin = Uri::builder()
-        .scheme("https")
-        .authority(address.authority.clone())
-        .path_and_query("/")
-        .build();
-    let endpoint = Endpoint::from_shared(format!("http://{}", address.authority))?
-        .connect_timeout(Duration::from_secs(2))
-        .http2_keep_alive_interval(Duration::from_secs(10))
-        .keep_alive_timeout(Duration::from_secs(5))
-        .keep_alive_while_idle(true)
-        .initial_stream_window_size(4 << 20)
-        .initial_connection_window_size(8 << 20);
-    let endpoint = match origin {
-        Ok(origin) => endpoint.origin(origin),
-        Err(_) => endpoint,
-    };
-    Ok(endpoint.connect_with_connector_lazy(connect))
+/// Makes channels to one service.
+#[derive(Clone)]
+pub struct Channels {
+    endpoint: Endpoint,
+    connector: Connector,
 }
 
-async fn dial(
-    dialer: &Dialer,
-    host: &str,
+#[derive(Clone)]
+struct Connector {
+    host: String,
     port: u16,
-    tls: Arc<ClientConfig>,
-) -> io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
-    let addresses: Vec<_> = lookup_host((host, port)).await?.collect();
-    let stream = dialer.connect(&addresses).await?;
-    stream.set_nodelay(true)?;
-    // The host goes into SNI only. The TLS configuration verifies the principal in the service's certificate instead.
-    let name = ServerName::try_from(host.to_owned())
-        .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-    TlsConnector::from(tls).connect(name, stream).await
+    tls: ClientTls,
+    dialer: Arc<Dialer>,
+    observer: ErrorObserver,
+}
+
+impl Channels {
+    /// Makes channels whose connection errors go to `observer`.
+    ///
+    /// A channel sends a PING every 10 seconds and gives a service up that does not answer within 5 seconds, so that calls
+    /// soon go to another connection.
+    pub fn new(
+        address: &ServiceAddress,
+        tls: ClientTls,
+        tcp_timeout: TcpTimeout,
+        observer: ErrorObserver,
+    ) -> Result<Self, tonic::transport::Error> {
+        // The endpoint's scheme is `http` so that tonic adds no TLS of its own to that of `Connector`. `origin` sets the real
+        // scheme of the requests.
+        let origin = Uri::builder()
+            .scheme("https")
+            .authority(address.authority.clone())
+            .path_and_query("/")
+            .build();
+        let endpoint = Endpoint::from_shared(format!("http://{}", address.authority))?
+            .connect_timeout(Duration::from_secs(2))
+            .http2_keep_alive_interval(Duration::from_secs(10))
+            .keep_alive_timeout(Duration::from_secs(5))
+            .keep_alive_while_idle(true)
+            .initial_stream_window_size(4 << 20)
+            .initial_connection_window_size(8 << 20);
+        let endpoint = match origin {
+            Ok(origin) => endpoint.origin(origin),
+            Err(_) => endpoint,
+        };
+        let connector = Connector {
+            host: without_brackets(address.authority.host()).to_owned(),
+            port: address.port,
+            tls,
+            dialer: Arc::new(Dialer::new(tcp_timeout)),
+            observer,
+        };
+        Ok(Self { endpoint, connector })
+    }
+
+    /// Returns a channel with a connection of its own, which the first call makes.
+    pub fn open(&self) -> Channel {
+        let connector = self.connector.clone();
+        let connect = service_fn(move |_: Uri| {
+            let connector = connector.clone();
+            async move {
+                let connected = connector.connect().await;
+                connected
+                    .map(TokioIo::new)
+                    .inspect_err(|error| (connector.observer)(error))
+            }
+        });
+        self.endpoint.connect_with_connector_lazy(connect)
+    }
+}
+
+impl Connector {
+    async fn connect(&self) -> io::Result<ObservedStream<TlsStream<TcpStream>>> {
+        let addresses: Vec<_> = lookup_host((self.host.as_str(), self.port)).await?.collect();
+        let stream = self.dialer.connect(&addresses).await?;
+        stream.set_nodelay(true)?;
+        // The host goes into SNI only. The TLS configuration verifies the principal in the service's certificate instead.
+        let name = ServerName::try_from(self.host.clone())
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        let handshake = self.tls.handshake().map_err(io::Error::other)?;
+        let stream = TlsConnector::from(handshake.config.clone())
+            .connect(name, stream)
+            .await?;
+        let trust = handshake.trust(stream.get_ref().1.peer_certificates());
+        Ok(ObservedStream::new(stream, trust, self.observer.clone()))
+    }
 }
 
 /// A connection whose read errors go to an observer. In TLS 1.3 a client learns that its certificate is refused only from
 /// a read after the handshake (RFC 8446, section 4.4.2.4), so errors of connecting alone are not enough.
 struct ObservedStream<S> {
     stream: S,
+    distrust: Pin<Box<dyn Future<Output = ()> + Send>>,
     observer: ErrorObserver,
+}
+
+/// The CA of a server was removed while a connection to the server was open.
+#[derive(Debug, thiserror::Error)]
+#[error("the CA of the service's certificate was removed")]
+struct CaRemoved;
+
+impl<S> ObservedStream<S> {
+    fn new(stream: S, trust: PeerTrust, observer: ErrorObserver) -> Self {
+        Self {
+            stream,
+            distrust: Box::pin(trust.lost()),
+            observer,
+        }
+    }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for ObservedStream<S> {
@@ -136,7 +186,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for ObservedStream<S> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        let mut read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if read.is_pending() && self.distrust.as_mut().poll(context).is_ready() {
+            read = Poll::Ready(Err(io::Error::other(CaRemoved)));
+        }
         if let Poll::Ready(Err(error)) = &read {
             (self.observer)(error);
         }

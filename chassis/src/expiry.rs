@@ -5,6 +5,7 @@
 //! reports the time in its metrics.
 
 use std::{
+    fmt,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -23,52 +24,68 @@ const WARNINGS: [Duration; 2] = [Duration::from_secs(7 * 24 * 3600), Duration::f
 const INTERVAL: Duration = Duration::from_secs(60);
 
 /// A certificate chain that this process presents.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 struct Certificate {
     /// The setting that names its file, without the dashes before it.
     setting: String,
-    /// Time at which the first certificate of the chain expires.
-    not_after: SystemTime,
+    /// Returns the time at which the first certificate of the chain in use expires.
+    not_after: Arc<dyn Fn() -> Option<SystemTime> + Send + Sync>,
 }
 
-/// The certificate chains that this process presents. Clones share them.
-#[derive(Debug, Clone, Default)]
+/// The certificate chains that this process presents, as they are at the time of a question. Clones share them.
+#[derive(Clone, Default)]
 pub struct OwnCertificates(Arc<[Certificate]>);
 
+impl fmt::Debug for OwnCertificates {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let settings = self.0.iter().map(|certificate| &certificate.setting);
+        f.debug_set().entries(settings).finish()
+    }
+}
+
+/// The warnings about one certificate so far.
+#[derive(Clone, Default, PartialEq)]
+struct Warned {
+    not_after: Option<SystemTime>,
+    stage: usize,
+}
+
 impl OwnCertificates {
-    /// Adds the certificate chain of `setting`, which is valid until `not_after`.
+    /// Adds the certificate chain of `setting`, which `not_after` asks for the time until which it is valid.
     #[must_use]
-    pub fn with(self, setting: &str, not_after: SystemTime) -> Self {
+    pub fn with(
+        self,
+        setting: &str,
+        not_after: impl Fn() -> Option<SystemTime> + Send + Sync + 'static,
+    ) -> Self {
         let certificate = Certificate {
             setting: setting.trim_start_matches('-').to_owned(),
-            not_after,
+            not_after: Arc::new(not_after),
         };
         Self(self.0.iter().cloned().chain([certificate]).collect())
     }
 
     /// Returns an error that names a certificate that has expired at `now`.
     pub fn check(&self, now: SystemTime) -> Result<(), String> {
-        match self.0.iter().find(|certificate| certificate.not_after < now) {
-            Some(Certificate { setting, not_after }) => Err(format!(
-                "the certificate of --{setting} expired at {}; replace it and restart the service",
-                text(*not_after)
-            )),
-            None => Ok(()),
+        for Certificate { setting, not_after } in self.0.iter() {
+            if let Some(expired) = not_after().filter(|not_after| *not_after < now) {
+                return Err(format!(
+                    "the certificate of --{setting} expired at {}; replace the file",
+                    text(expired)
+                ));
+            }
         }
+        Ok(())
     }
 
     /// Logs a warning when a certificate is about to expire, once 7 days and once 1 day before, and an error when it has
     /// expired. Does not return.
     pub async fn watch(self) {
-        let mut said = vec![0; self.0.len()];
+        let mut warned = vec![Warned::default(); self.0.len()];
         loop {
             let now = SystemTime::now();
-            for (certificate, said) in self.0.iter().zip(&mut said) {
-                let stage = certificate.stage(now);
-                if stage > *said {
-                    *said = stage;
-                    certificate.log(stage);
-                }
+            for (certificate, warned) in self.0.iter().zip(&mut warned) {
+                certificate.warn(warned, now);
             }
             time::sleep(INTERVAL).await;
         }
@@ -76,33 +93,43 @@ impl OwnCertificates {
 }
 
 impl Certificate {
-    /// Returns the number of thresholds that have passed at `now`: one for each warning, and one for the expiry.
-    fn stage(&self, now: SystemTime) -> usize {
-        let left = self.not_after.duration_since(now).ok();
-        let passed = |threshold: &&Duration| left.is_none_or(|left| left <= **threshold);
-        WARNINGS.iter().filter(passed).count() + usize::from(left.is_none())
+    /// Logs a threshold that has passed since the earlier warnings. A certificate that was renewed begins anew.
+    fn warn(&self, warned: &mut Warned, now: SystemTime) {
+        let Some(not_after) = (self.not_after)() else {
+            return;
+        };
+        if warned.not_after != Some(not_after) {
+            *warned = Warned {
+                not_after: Some(not_after),
+                stage: 0,
+            };
+        }
+        let stage = stage(not_after, now);
+        if stage > warned.stage {
+            warned.stage = stage;
+            self.log(stage, not_after);
+        }
     }
 
-    fn log(&self, stage: usize) {
-        let (setting, expires) = (format!("--{}", self.setting), text(self.not_after));
+    fn log(&self, stage: usize, not_after: SystemTime) {
+        let (setting, expires) = (format!("--{}", self.setting), text(not_after));
         if stage > WARNINGS.len() {
-            tracing::error!(
-                setting,
-                expires,
-                "the certificate has expired; replace it and restart the service"
-            );
+            tracing::error!(setting, expires, "the certificate has expired; replace its file");
         } else {
-            tracing::warn!(
-                setting,
-                expires,
-                "the certificate expires soon; replace it and restart the service"
-            );
+            tracing::warn!(setting, expires, "the certificate expires soon; replace its file");
         }
     }
 }
 
+/// Returns the number of thresholds that have passed at `now`: one for each warning, and one for the expiry.
+fn stage(not_after: SystemTime, now: SystemTime) -> usize {
+    let left = not_after.duration_since(now).ok();
+    let passed = |threshold: &&Duration| left.is_none_or(|left| left <= **threshold);
+    WARNINGS.iter().filter(passed).count() + usize::from(left.is_none())
+}
+
 impl Collector for OwnCertificates {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let mut expiry = encoder.encode_descriptor(
             "aerostack_certificate_expiration_timestamp_seconds",
             "Unix time at which a certificate expires that the service presents, by the setting that names its file",
@@ -110,8 +137,10 @@ impl Collector for OwnCertificates {
             MetricType::Gauge,
         )?;
         for Certificate { setting, not_after } in self.0.iter() {
-            let gauge = ConstGauge::new(seconds(*not_after));
-            gauge.encode(expiry.encode_family(&[("certificate", setting.as_str())])?)?;
+            if let Some(not_after) = not_after() {
+                let gauge = ConstGauge::new(seconds(not_after));
+                gauge.encode(expiry.encode_family(&[("certificate", setting.as_str())])?)?;
+            }
         }
         Ok(())
     }
@@ -122,7 +151,8 @@ fn seconds(time: SystemTime) -> i64 {
     i64::try_from(since_epoch.as_secs()).unwrap_or(i64::MAX)
 }
 
-fn text(time: SystemTime) -> String {
+/// Returns a time as text, in UTC.
+pub(crate) fn text(time: SystemTime) -> String {
     Timestamp::from_second(seconds(time))
         .unwrap_or(Timestamp::MAX)
         .to_string()
@@ -130,6 +160,8 @@ fn text(time: SystemTime) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
     use prometheus_client::{encoding::text::encode, registry::Registry};
 
     use super::*;
@@ -139,18 +171,34 @@ mod tests {
     fn certificates(not_after: SystemTime) -> OwnCertificates {
         let far = not_after + 1_000 * DAY;
         OwnCertificates::default()
-            .with("--tls-cert", far)
-            .with("--vault-cert", not_after)
+            .with("--tls-cert", move || Some(far))
+            .with("--vault-cert", move || Some(not_after))
     }
 
     #[test]
     fn each_threshold_is_passed_once() {
         let not_after = SystemTime::UNIX_EPOCH + 10_000 * DAY;
-        let certificate = certificates(not_after).0[1].clone();
-        for (before, stage) in [(8 * DAY, 0), (7 * DAY, 1), (2 * DAY, 1), (DAY, 2), (DAY / 2, 2)] {
-            assert_eq!(certificate.stage(not_after - before), stage, "{before:?}");
+        for (before, expected) in [(8 * DAY, 0), (7 * DAY, 1), (2 * DAY, 1), (DAY, 2), (DAY / 2, 2)] {
+            assert_eq!(stage(not_after, not_after - before), expected, "{before:?}");
         }
-        assert_eq!(certificate.stage(not_after + DAY / 1_000), 3);
+        assert_eq!(stage(not_after, not_after + DAY / 1_000), 3);
+    }
+
+    #[test]
+    fn a_renewed_certificate_is_warned_of_anew() {
+        let not_after = SystemTime::UNIX_EPOCH + 10_000 * DAY;
+        let in_use = Arc::new(Mutex::new(not_after));
+        let asked = in_use.clone();
+        let certificates =
+            OwnCertificates::default().with("--tls-cert", move || Some(*asked.lock().unwrap()));
+        let mut warned = Warned::default();
+        certificates.0[0].warn(&mut warned, not_after + DAY);
+        assert_eq!(warned.stage, 3);
+        *in_use.lock().unwrap() = not_after + 100 * DAY;
+        certificates.0[0].warn(&mut warned, not_after + DAY);
+        assert_eq!(warned.stage, 0);
+        certificates.0[0].warn(&mut warned, not_after + 95 * DAY);
+        assert_eq!(warned.stage, 1);
     }
 
     #[test]
@@ -163,7 +211,7 @@ mod tests {
             .unwrap_err();
         assert_eq!(
             expired,
-            "the certificate of --vault-cert expired at 1997-05-19T00:00:00Z; replace it and restart the service"
+            "the certificate of --vault-cert expired at 1997-05-19T00:00:00Z; replace the file"
         );
     }
 

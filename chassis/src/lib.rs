@@ -15,6 +15,7 @@ pub mod connection_slots;
 mod delegate_write;
 pub mod dial;
 pub mod expiry;
+pub mod file_stamp;
 pub mod grpc;
 mod guarded_response;
 pub mod health;

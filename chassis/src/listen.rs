@@ -1,9 +1,8 @@
 //! Listeners and TLS handshakes. The number of connections is bounded, and a handshake runs outside of the accept loop, so
 //! that a slow client delays no other.
 
-use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, pin::pin, time::Duration};
 
-use rustls::ServerConfig;
 use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
     time,
@@ -14,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     connection_slots::{Eviction, Holder, Slot, Slots},
     keepalive::TcpTimeout,
+    tls::{PeerTrust, ServerTls},
 };
 
 /// Time limit for a TLS handshake.
@@ -132,15 +132,19 @@ pub async fn accept<L: Listener>(
     }
 }
 
-/// Performs the server's side of a TLS handshake with `peer`. The handshake fails after [`HANDSHAKE_TIMEOUT`], or when
-/// `slot`, one of [`handshake_slots`], is evicted. A failure is logged.
+/// Performs the server's side of a TLS handshake with `peer`, and returns the trust in the client's certificate as well. The
+/// handshake fails after [`HANDSHAKE_TIMEOUT`], or when `slot`, one of [`handshake_slots`], is evicted. A failure is logged.
 pub async fn handshake(
-    config: Arc<ServerConfig>,
+    tls: &ServerTls,
     stream: TcpStream,
     peer: SocketAddr,
     slot: &Slot,
-) -> Option<TlsStream<TcpStream>> {
-    let mut handshake = pin!(TlsAcceptor::from(config).accept(stream));
+) -> Option<(TlsStream<TcpStream>, PeerTrust)> {
+    let setup = tls.handshake();
+    let setup = setup
+        .inspect_err(|error| tracing::info!(%peer, %error, "tls handshake refused"))
+        .ok()?;
+    let mut handshake = pin!(TlsAcceptor::from(setup.config.clone()).accept(stream));
     let in_time = async {
         if let Ok(done) = time::timeout(PROMPT, handshake.as_mut()).await {
             return done;
@@ -150,15 +154,17 @@ pub async fn handshake(
         let rest = HANDSHAKE_TIMEOUT.saturating_sub(PROMPT);
         time::timeout(rest, handshake.as_mut()).await.unwrap_or_else(late)
     };
-    tokio::select! {
+    let stream = tokio::select! {
         done = in_time => done
             .inspect_err(|error| tracing::info!(%peer, %error, "tls handshake refused"))
-            .ok(),
+            .ok()?,
         () = slot.evicted() => {
             tracing::debug!(%peer, "tls handshake given up for a newer one");
-            None
+            return None;
         }
-    }
+    };
+    let trust = setup.trust(stream.get_ref().1.peer_certificates());
+    Some((stream, trust))
 }
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
 //! Signals: SIGTERM and SIGINT stop a service, SIGHUP makes it read its files again.
 
-use std::{io, sync::Arc};
+use std::io;
 
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
-    sync::Notify,
+    sync::watch,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -29,8 +29,8 @@ pub enum Hangup {
 pub struct ServiceSignals {
     /// Cancelled by SIGTERM and SIGINT.
     pub shutdown: CancellationToken,
-    /// Notified by every SIGHUP.
-    pub reload: Arc<Notify>,
+    /// Changed by every SIGHUP.
+    pub reload: watch::Sender<()>,
 }
 
 impl SignalListener {
@@ -54,7 +54,7 @@ impl SignalListener {
                     Hangup::Ends => break,
                     Hangup::Reloads => {
                         reload();
-                        received.reload.notify_one();
+                        received.reload.send_replace(());
                     }
                 }
             }

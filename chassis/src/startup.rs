@@ -177,10 +177,7 @@ fn reload(filter: &LogFilter<'_>) {
     match filter.read() {
         Ok(filter) => {
             let filter = telemetry::set_filter(filter);
-            tracing::info!(
-                filter,
-                "SIGHUP: the log filter was read again; certificates are read only when the service starts"
-            );
+            tracing::info!(filter, "SIGHUP: the log filter was read again");
         }
         Err(error) => tracing::warn!(%error, "SIGHUP: the log filter stays as it was"),
     }

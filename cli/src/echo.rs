@@ -2,14 +2,14 @@
 
 mod describe;
 
-use std::{convert::Infallible, io, net::SocketAddr, path::PathBuf, pin::pin, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, net::SocketAddr, path::PathBuf, pin::pin, time::Duration};
 
 use chassis::{
     connection_slots::{Eviction, Slot, Slots},
     keepalive::TcpTimeout,
     listen,
     settings::{self, Problems},
-    tls,
+    tls::ServerTls,
 };
 use clap::Args;
 use http::{Request, Response, header};
@@ -22,7 +22,6 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo},
     server::conn::auto,
 };
-use rustls::ServerConfig;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
@@ -64,7 +63,7 @@ pub struct EchoArgs {
 /// The checked settings of the upstream.
 pub struct Echo {
     listen: SocketAddr,
-    tls: Option<Arc<ServerConfig>>,
+    tls: Option<ServerTls>,
 }
 
 impl EchoArgs {
@@ -75,7 +74,7 @@ impl EchoArgs {
         let (cert, key) = (settings::path(&self.tls_cert), settings::path(&self.tls_key));
         let tls = (cert.is_some() || key.is_some()).then(|| {
             let identity = problems.identity(("--tls-cert", cert), ("--tls-key", key))?;
-            problems.take("--tls-cert", tls::http_server(identity, None))
+            Some(ServerTls::http(identity, None))
         });
         problems.finish(listen.map(|listen| Echo {
             listen,
@@ -94,7 +93,7 @@ impl Echo {
 }
 
 /// Serves until `stop` is cancelled, and then waits for the running calls, at most for [`GRACE`].
-pub(crate) async fn serve(listener: TcpListener, tls: Option<Arc<ServerConfig>>, stop: CancellationToken) {
+pub(crate) async fn serve(listener: TcpListener, tls: Option<ServerTls>, stop: CancellationToken) {
     let (connections, slots) = (
         TaskTracker::new(),
         Slots::new("echo", MAX_CONNECTIONS, Eviction::OldestIdle),
@@ -105,8 +104,8 @@ pub(crate) async fn serve(listener: TcpListener, tls: Option<Arc<ServerConfig>>,
             match tls {
                 None => serve_connection(stream, slot, stop).await,
                 Some(tls) => {
-                    let handshake = listen::handshake(tls, stream, peer, &slot);
-                    if let Some(Some(stream)) = stop.run_until_cancelled(handshake).await {
+                    let handshake = listen::handshake(&tls, stream, peer, &slot);
+                    if let Some(Some((stream, _))) = stop.run_until_cancelled(handshake).await {
                         serve_connection(stream, slot, stop).await;
                     }
                 }

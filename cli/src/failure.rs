@@ -129,10 +129,18 @@ impl Failure {
                 "renew the certificate of --cert, which `aerostack dev` does when it starts, and start this program again",
             );
         }
+        if cause.contains("alert: UnsupportedCertificate") {
+            let message = format!(
+                "the certificate of this client is not for clients (clientAuth is not in its extended key usage), and \
+                 {service} on {address} refuses it"
+            );
+            return Self::new(FailureKind::Configuration, message)
+                .hint("--cert names a client certificate; `aerostack pki issue admin` makes one");
+        }
         if cause.contains("certificate expired") {
             let message = format!("the certificate of {service} on {address} has expired");
             return Self::new(FailureKind::Configuration, message)
-                .hint("the operator of the service renews the certificate of its setting --tls-cert, and restarts it");
+                .hint("the operator of the service renews the certificate of its setting --tls-cert");
         }
         let message = format!("{service} on {address} cannot be reached: {cause}");
         if ["certificate", "UnknownCA", "received fatal alert"]

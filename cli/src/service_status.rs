@@ -242,7 +242,7 @@ fn client_identity(connection: &Connection) -> Option<ClientIdentity> {
             principal: principal.to_string(),
             not_after: utc(not_after),
         }),
-        Peer::Anonymous => None,
+        Peer::Anonymous | Peer::Unusable(_) => None,
     }
 }
 

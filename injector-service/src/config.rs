@@ -12,7 +12,7 @@ use chassis::{
     jwt::{Issuers, TokenFile},
     settings::{self, Problems},
     telemetry::chain,
-    tls::{self, Authorities},
+    tls::{Authorities, ClientTls, Identity, Reloader, Reloading, ServerTls},
 };
 use clap::{Args, Parser, Subcommand};
 use proto::{Principal, ServerName, WorkspaceName};
@@ -23,7 +23,7 @@ use crate::{
     limits::{LimitSettings, Limits},
     proxy::{Hosts, ListenerRoute},
     resolve::{InjectorIdentity, VaultCredentials},
-    upstream,
+    upstream::TrustedRoots,
 };
 
 pub use callers::CallerArgs;
@@ -160,18 +160,20 @@ pub struct Config {
     pub servers: PathBuf,
     pub catalog: Option<Catalog>,
     pub vault: ServiceAddress,
-    pub vault_tls: Arc<rustls::ClientConfig>,
+    pub vault_tls: ClientTls,
     pub vault_credentials: VaultCredentials,
     /// The certificates that this injector presents, for the metrics of their expiry.
     pub certificates: OwnCertificates,
+    /// Reads the files of TLS again when they change.
+    pub reloader: Reloader,
     pub callers: Callers,
     /// The issuers whose tokens identify clients and callers.
     pub issuers: Issuers,
     /// TLS of the data plane; `None` for cleartext.
-    pub data_plane_tls: Option<Arc<rustls::ServerConfig>>,
+    pub data_plane_tls: Option<ServerTls>,
     pub hosts: Hosts,
     /// The CAs of the system and of `--upstream-ca`.
-    pub upstream_roots: Arc<rustls::RootCertStore>,
+    pub upstream_roots: Reloading<TrustedRoots>,
     pub limits: Limits,
     /// Requires every secret of every server.
     pub require_all_secrets: bool,
@@ -182,7 +184,7 @@ pub struct Config {
 /// The settings of the gRPC listener.
 pub struct AdminConfig {
     pub listen: SocketAddr,
-    pub tls: Arc<rustls::ServerConfig>,
+    pub tls: ServerTls,
     pub policy: Arc<Policy>,
     pub reflection: bool,
 }
@@ -214,12 +216,13 @@ impl Settings {
             Some(checked) => (Some(checked.callers), checked.listen_unix, checked.authorities),
             None => (None, None, None),
         };
-        let data_plane_tls = self.data_plane_tls(p, exposed, authorities.as_ref());
+        let data_plane_tls = self.data_plane_tls(p, exposed, authorities);
         let hosts = self.hosts(p);
         let upstream_roots = self.upstream_roots(p);
         let limits = self.limits.check(p);
         let shutdown_grace = self.process.shutdown_grace(p);
         let certificates = problems.own_certificates();
+        let reloader = problems.take_reloader();
         let config = (|| {
             let (vault_tls, vault_credentials) = vault_tls?;
             Some(Config {
@@ -234,11 +237,12 @@ impl Settings {
                 vault_tls,
                 vault_credentials,
                 certificates,
+                reloader,
                 callers: callers?,
                 issuers,
                 data_plane_tls: data_plane_tls?,
                 hosts: hosts?,
-                upstream_roots: Arc::new(upstream_roots?),
+                upstream_roots: upstream_roots?,
                 limits: limits?,
                 require_all_secrets: self.require_all_secrets,
                 shutdown_grace: shutdown_grace?,
@@ -249,8 +253,7 @@ impl Settings {
 
     fn admin(&self, problems: &mut Problems, issuers: &Issuers) -> Option<AdminConfig> {
         let listen = problems.address("--listen", &self.listen);
-        let identity = self.tls.identity(problems);
-        let tls = self.tls.server_config(problems, identity, listen, issuers);
+        let tls = self.tls.server(problems, listen, issuers);
         let bindings = self.roles.check(problems, issuers);
         let policy = problems.policy("--admin", bindings);
         Some(AdminConfig {
@@ -307,47 +310,45 @@ impl Settings {
         problems.take("--catalog", Catalog::open(path).map_err(invalid))
     }
 
-    fn upstream_roots(&self, problems: &mut Problems) -> Option<rustls::RootCertStore> {
+    fn upstream_roots(&self, problems: &mut Problems) -> Option<Reloading<TrustedRoots>> {
         let given = self.upstream_ca.iter();
         // `AEROSTACK_INJECTOR_UPSTREAM_CA=""` parses as one empty path.
         let files: Vec<_> = given
             .filter(|path| !path.as_os_str().is_empty())
             .cloned()
             .collect();
-        problems.take("--upstream-ca", upstream::tls::trusted_roots(&files))
+        let load = {
+            let files = files.clone();
+            move || TrustedRoots::load(&files)
+        };
+        problems.reloading("--upstream-ca", files, load, TrustedRoots::describe)
     }
 
-    fn vault_tls(&self, problems: &mut Problems) -> Option<(Arc<rustls::ClientConfig>, VaultCredentials)> {
+    fn vault_tls(&self, problems: &mut Problems) -> Option<(ClientTls, VaultCredentials)> {
         let authorities = problems.authorities("--vault-ca", settings::path(&self.vault_ca), None);
         let id = problems.required("--vault-id", self.vault_id.as_deref());
         let vault = id.and_then(|id| problems.take("--vault-id", Principal::parse(id)));
         let (identity, injector) = self.own_identity(problems)?;
         let vault = vault?;
-        let tls = tls::grpc_client(identity, &authorities?, vault.clone());
-        Some((
-            problems.take("--vault-cert", tls)?,
-            VaultCredentials { vault, injector },
-        ))
+        let tls = ClientTls::grpc(identity, authorities?, vault.clone());
+        problems.take("--vault-cert", tls.config())?;
+        Some((tls, VaultCredentials { vault, injector }))
     }
 
     /// Reads the certificate that this injector presents to the vault, and the identity by which the vault knows it. The
     /// certificate may be missing when there is a token.
-    fn own_identity(&self, problems: &mut Problems) -> Option<(Option<tls::Identity>, InjectorIdentity)> {
-        let (cert, key) = (settings::path(&self.vault_cert), settings::path(&self.vault_key));
-        let token = settings::path(&self.vault_token_file).map(TokenFile::open);
-        let identity = match (&token, cert, key) {
-            (Some(_), None, None) => None,
-            _ => Some(problems.identity(("--vault-cert", cert), ("--vault-key", key))?),
+    fn own_identity(&self, problems: &mut Problems) -> Option<(Option<Reloading<Identity>>, InjectorIdentity)> {
+        let cert = ("--vault-cert", settings::path(&self.vault_cert));
+        let key = ("--vault-key", settings::path(&self.vault_key));
+        let Some(token) = settings::path(&self.vault_token_file) else {
+            let (identity, principal) = problems.principal_identity(cert, key)?;
+            return Some((Some(identity), InjectorIdentity::Certificate(principal)));
         };
-        let injector = match (token, &identity) {
-            (Some(token), _) => InjectorIdentity::Token(token),
-            (None, Some(identity)) => {
-                InjectorIdentity::Certificate(problems.principal("--vault-cert", identity)?)
-            }
-            // `Problems::identity` has named the missing files.
-            (None, None) => return None,
+        let identity = match (cert, key) {
+            ((_, None), (_, None)) => None,
+            (cert, key) => Some(problems.identity(cert, key)?),
         };
-        Some((identity, injector))
+        Some((identity, InjectorIdentity::Token(TokenFile::open(token))))
     }
 
     /// Returns the TLS of the data plane. Cleartext is refused for addresses that other machines can reach, unless
@@ -360,16 +361,16 @@ impl Settings {
         &self,
         problems: &mut Problems,
         exposed: Option<SocketAddr>,
-        callers: Option<&Authorities>,
-    ) -> Option<Option<Arc<rustls::ServerConfig>>> {
+        callers: Option<Reloading<Authorities>>,
+    ) -> Option<Option<ServerTls>> {
         if self.has_data_plane_tls() {
             let identity = problems.identity(
                 ("--data-plane-tls-cert", settings::path(&self.data_plane_tls_cert)),
                 ("--data-plane-tls-key", settings::path(&self.data_plane_tls_key)),
             )?;
-            return problems
-                .take("--data-plane-tls-cert", tls::http_server(identity, callers))
-                .map(Some);
+            let tls = ServerTls::http(identity, callers);
+            problems.take("--data-plane-tls-cert", tls.config())?;
+            return Some(Some(tls));
         }
         if let (Some(address), false) = (exposed, self.data_plane_insecure_plaintext) {
             problems.add(

@@ -3,15 +3,20 @@
 use std::{io, sync::Arc};
 
 use chassis::{
-    channel::{self, ServiceAddress},
+    channel::{Channels, ServiceAddress},
     connection_slots::{Eviction, Slots},
     keepalive::TcpTimeout,
     listen,
+    tls::ClientTls,
     unix_socket::UnixSocketListener,
     worker_threads::{self, Detached, WorkerThreads},
 };
 use futures_util::future::{join, join_all};
-use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle};
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, watch},
+    task::JoinHandle,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -20,7 +25,7 @@ use crate::{
     metrics::Metrics,
     proxy::{BufferBudget, IncomingConnection, IncomingTcp, ListenerRoute, ListenerSettings, Proxy},
     registry::Registry,
-    resolve::{ConnectionFault, Resolver, VaultCondition, VaultDriver},
+    resolve::{ConnectionFault, Resolver, VaultCondition, VaultCredentials, VaultDriver, VaultLink},
     upstream::DialContext,
 };
 
@@ -38,6 +43,8 @@ pub(crate) struct DataPlane<'r> {
     pub(crate) dial_context: Arc<DialContext>,
     pub(crate) budget: BufferBudget,
     pub(crate) condition: VaultCondition,
+    /// Changed when the injector's certificate or the CAs for the vault were replaced.
+    pub(crate) tls_changes: watch::Sender<()>,
     pub(crate) shutdown: &'r CancellationToken,
     pub(crate) after_calls: CancellationToken,
 }
@@ -46,7 +53,9 @@ pub(crate) struct DataPlane<'r> {
 struct DataPlaneWorker {
     proxy: Proxy,
     driver: VaultDriver,
-    vault: (ServiceAddress, Arc<rustls::ClientConfig>),
+    vault: (ServiceAddress, ClientTls),
+    credentials: VaultCredentials,
+    tls_changes: watch::Receiver<()>,
     condition: VaultCondition,
     tcp_timeout: TcpTimeout,
     settings: ListenerSettings,
@@ -88,6 +97,8 @@ impl DataPlane<'_> {
             ),
             driver,
             vault: (config.vault.clone(), config.vault_tls.clone()),
+            credentials: config.vault_credentials.clone(),
+            tls_changes: self.tls_changes.subscribe(),
             condition: self.condition.clone(),
             tcp_timeout: config.limits.keepalive.tcp_timeout,
             settings: ListenerSettings {
@@ -106,6 +117,8 @@ impl DataPlaneWorker {
             proxy,
             driver,
             vault: (address, tls),
+            credentials,
+            tls_changes,
             condition,
             tcp_timeout,
             settings,
@@ -115,8 +128,9 @@ impl DataPlaneWorker {
         let fault = ConnectionFault::default();
         let observed = fault.clone();
         let observer = Arc::new(move |error: &io::Error| observed.note(error));
-        let channel = channel::observed_channel(&address, tls, tcp_timeout, observer)?;
-        tokio::spawn(driver.run(channel, fault, condition, after_calls));
+        let channels = Channels::new(&address, tls, tcp_timeout, observer)?;
+        let link = VaultLink::new(move || channels.open(), credentials, tls_changes);
+        tokio::spawn(driver.run(link, fault, condition, after_calls));
         let proxy = Arc::new(proxy);
         let pools = proxy.clone();
         tokio::spawn(async move { pools.close_stale_connections().await });

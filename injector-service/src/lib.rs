@@ -33,7 +33,7 @@ mod template;
 mod upstream;
 mod value_totals;
 
-use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::SystemTime};
+use std::{io, mem, net::SocketAddr, path::PathBuf, sync::Arc, time::SystemTime};
 
 use chassis::{
     expiry::OwnCertificates,
@@ -42,11 +42,12 @@ use chassis::{
     listen, probe, process_metrics,
     rpc_metrics::RpcMetrics,
     signal::ServiceSignals,
+    tls::ClientTlsChanges,
     unix_socket::UnixSocketListener,
     worker_threads::{TaskMetrics, ThreadCount},
 };
 use prometheus_client::registry::Registry as MetricsRegistry;
-use tokio::{net::TcpListener, sync::Notify};
+use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
 
 use address::OwnListeners;
@@ -105,7 +106,7 @@ impl Listeners {
 }
 
 /// Serves until a shutdown is requested, and then until the calls under way have ended.
-pub async fn run(config: Config, listeners: Listeners, signals: ServiceSignals) -> Result<(), RunError> {
+pub async fn run(mut config: Config, listeners: Listeners, signals: ServiceSignals) -> Result<(), RunError> {
     let ServiceSignals { shutdown, reload } = signals;
     let own = listeners.own();
     let addresses = ListenerAddresses::of(&listeners);
@@ -130,7 +131,6 @@ pub async fn run(config: Config, listeners: Listeners, signals: ServiceSignals) 
     let condition = VaultCondition::new(&config.vault, &config.vault_credentials);
     let new_resolver = |_| {
         Resolver::new(
-            config.vault_credentials.clone(),
             config.limits.vault_timeout,
             config.require_all_secrets,
             metrics.decrypt_seconds.clone(),
@@ -142,7 +142,10 @@ pub async fn run(config: Config, listeners: Listeners, signals: ServiceSignals) 
         return Err(RunError::ThreadEnded);
     };
 
+    let reloader = mem::take(&mut config.reloader);
+    reloader.register(&mut metrics_registry);
     spawn_until(&shutdown, config.certificates.clone().watch());
+    spawn_until(&after_calls, reloader.run(reload.subscribe()));
     spawn_until(&shutdown, config.issuers.clone().keep_fresh());
     if let Some(file) = config.vault_credentials.token_file() {
         // The last calls after the shutdown still need the token.
@@ -150,7 +153,7 @@ pub async fn run(config: Config, listeners: Listeners, signals: ServiceSignals) 
     }
     spawn_until(
         &shutdown,
-        reload_files(registry.clone(), config.catalog.clone(), reload),
+        reload_files(registry.clone(), config.catalog.clone(), reload.subscribe()),
     );
     tokio::spawn(registry.clone().watch(shutdown.clone()));
     spawn_until(&shutdown, config.callers.tokens.clone().watch());
@@ -173,6 +176,11 @@ pub async fn run(config: Config, listeners: Listeners, signals: ServiceSignals) 
     );
     let ready = probes.ready.clone();
     tokio::spawn(probe::serve(probe_listener, probes, after_calls.clone()));
+    let tls_changes = watch::Sender::new(());
+    spawn_until(
+        &after_calls,
+        tell_of_changes(config.vault_tls.changes(), tls_changes.clone()),
+    );
 
     let shared = data_plane.map(|listener| (listener, ListenerRoute::Any));
     let listeners = DataPlaneListeners {
@@ -192,6 +200,7 @@ pub async fn run(config: Config, listeners: Listeners, signals: ServiceSignals) 
         }),
         budget: BufferBudget::new(config.limits.max_buffered_total),
         condition,
+        tls_changes,
         shutdown: &shutdown,
         after_calls,
     };
@@ -248,6 +257,14 @@ fn spawn_until(shutdown: &CancellationToken, task: impl Future<Output = ()> + Se
     tokio::spawn(shutdown.clone().run_until_cancelled_owned(task));
 }
 
+/// Changes `tls_changes` at each change of the certificate and the CAs for the vault. Does not return.
+async fn tell_of_changes(mut changes: ClientTlsChanges, tls_changes: watch::Sender<()>) {
+    loop {
+        changes.changed().await;
+        tls_changes.send_replace(());
+    }
+}
+
 fn register_metrics(into: &mut MetricsRegistry, config: &Config, registry: &Registry) -> Metrics {
     let metrics = Metrics::register(into, registry.clone());
     into.register_collector(Box::new(TaskMetrics));
@@ -261,10 +278,9 @@ fn register_metrics(into: &mut MetricsRegistry, config: &Config, registry: &Regi
     metrics
 }
 
-/// Reads the servers file and the catalog again each time that `reload` is notified. Does not return.
-async fn reload_files(registry: Registry, catalog: Option<Catalog>, reload: Arc<Notify>) {
-    loop {
-        reload.notified().await;
+/// Reads the servers file and the catalog again at each `reload`.
+async fn reload_files(registry: Registry, catalog: Option<Catalog>, mut reload: watch::Receiver<()>) {
+    while reload.changed().await.is_ok() {
         // `refresh` and `entries` log a file that is not valid, and keep the last valid one.
         if registry.refresh().await.is_ok() {
             let servers = registry.status().servers;

@@ -11,7 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use chassis::tls::{self, Identity};
+use chassis::tls::{Identity, Reloading, ServerTls};
 use http::{Response, StatusCode};
 use http_body_util::Full;
 use serde_json::{Value, json};
@@ -45,7 +45,8 @@ impl TokenIssuer {
     /// Starts an issuer with the key `first`, whose certificate comes from `pki`.
     pub async fn start(pki: &Pki) -> Self {
         let Files { cert, key } = pki.principal("spiffe://test/issuer");
-        let config = tls::http_server(Identity::load(&cert, &key).unwrap(), None).unwrap();
+        let identity = Reloading::fixed(Identity::load(&cert, &key).unwrap());
+        let config = ServerTls::http(identity, None).config().unwrap();
         let state = Arc::new(Mutex::new(IssuerState {
             keys: vec![("first".to_owned(), Arc::new(TestKey::rsa()))],
             is_down: false,

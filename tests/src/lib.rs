@@ -13,11 +13,13 @@ pub mod pair;
 pub mod pki;
 pub mod process;
 pub mod raw;
+pub mod secret_volume;
 pub mod upstream;
 
 pub use issuer::TokenIssuer;
 pub use pair::{Injector, Pair, Vault};
 pub use pki::Pki;
+pub use secret_volume::SecretVolume;
 pub use upstream::{Seen, Upstream};
 
 use std::time::Duration;

@@ -15,6 +15,7 @@ use chassis::{
     jwt::Issuers,
     keepalive::{Ping, TcpTimeout},
     settings::{self, Problems},
+    tls::{Reloader, ServerTls},
 };
 use clap::{Args, Parser, Subcommand};
 use proto::Principal;
@@ -295,11 +296,13 @@ pub struct Config {
     pub cache_bytes: u64,
     pub root: Providers,
     /// TLS of the gRPC listener.
-    pub tls: Arc<rustls::ServerConfig>,
+    pub tls: ServerTls,
     /// The identity in this vault's certificate.
     pub id: Principal,
     /// The certificate that this vault presents.
     pub certificates: OwnCertificates,
+    /// Reads the files of TLS again when they change.
+    pub reloader: Reloader,
     /// True when the vault gives values only sealed to a key of the injector.
     pub require_sealed: bool,
     /// The issuers whose tokens identify clients.
@@ -332,12 +335,8 @@ impl Settings {
             .map(PathBuf::from);
         let cache_mib = problems.parse::<u64>("--cache-mib", &self.cache_mib);
         let root = self.root.check(&mut problems);
-        let identity = self.tls.identity(&mut problems);
-        let id = identity
-            .as_ref()
-            .and_then(|identity| problems.principal("--tls-cert", identity));
         let issuers = self.jwt.check(&mut problems).unwrap_or_default();
-        let tls = self.tls.server_config(&mut problems, identity, listen, &issuers);
+        let tls = self.tls.server_with_principal(&mut problems, listen, &issuers);
         let policy = self.policy(&mut problems, &issuers);
         let keepalive = self.keepalive.check(&mut problems);
         let shutdown_grace = self.process.shutdown_grace(&mut problems);
@@ -349,17 +348,20 @@ impl Settings {
             .audit
             .check(&mut problems, data_dir.as_deref(), AuditOutput::open);
         let certificates = problems.own_certificates();
+        let reloader = problems.take_reloader();
         let config = (|| {
             let (ping, tcp_timeout) = keepalive?;
+            let (tls, id) = tls?;
             Some(Config {
                 listen: listen?,
                 metrics_listen: metrics_listen?,
                 data_dir: data_dir?,
                 cache_bytes: cache_mib?.saturating_mul(1024 * 1024),
                 root: root?,
-                tls: tls?,
-                id: id?,
+                tls,
+                id,
                 certificates,
+                reloader,
                 require_sealed: self.require_sealed,
                 issuers,
                 policy: Arc::new(policy?),

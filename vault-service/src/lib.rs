@@ -23,6 +23,7 @@ use chassis::{
     health::GrpcHealth,
     listen, probe, process_metrics,
     rpc_metrics::RpcMetrics,
+    signal::ServiceSignals,
     worker_threads::{TaskMetrics, ThreadCount},
 };
 use prometheus_client::registry::Registry;
@@ -81,8 +82,9 @@ pub enum RunError {
     Close(#[source] store::CommitError),
 }
 
-/// Serves until `shutdown` is cancelled, then finishes running calls and closes the store.
-pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationToken) -> Result<(), RunError> {
+/// Serves until a shutdown is requested, then finishes running calls and closes the store.
+pub async fn run(config: Config, listeners: Listeners, signals: ServiceSignals) -> Result<(), RunError> {
+    let ServiceSignals { shutdown, reload } = signals;
     let Config {
         data_dir,
         cache_bytes,
@@ -90,6 +92,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
         tls,
         id,
         certificates,
+        reloader,
         require_sealed,
         issuers,
         policy,
@@ -116,17 +119,11 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
     let measuring = metrics.clone().measure_store(writer.clone(), closing.clone());
     let measuring = tokio::spawn(measuring);
     registry.register_collector(Box::new(certificates.clone()));
-    tokio::spawn(
-        shutdown
-            .clone()
-            .run_until_cancelled_owned(certificates.clone().watch()),
-    );
+    reloader.register(&mut registry);
     issuers.register(&mut registry);
-    tokio::spawn(
-        shutdown
-            .clone()
-            .run_until_cancelled_owned(issuers.clone().keep_fresh()),
-    );
+    spawn_until(&shutdown, certificates.clone().watch());
+    spawn_until(&shutdown, reloader.run(reload.subscribe()));
+    spawn_until(&shutdown, issuers.clone().keep_fresh());
     let audit_log = AuditLog::start(audit_log, metrics.audit.clone()).map_err(RunError::Audit)?;
     audit_log.enqueue(Lines::of(&Line::new(Event::Started)));
     // The probes are served until the running calls have finished, and answer "shutting down" meanwhile.
@@ -148,7 +145,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
     if !writer.is_locked() {
         unlocking.note_unlocked();
     }
-    tokio::spawn(shutdown.clone().run_until_cancelled_owned(unlocking.run()));
+    spawn_until(&shutdown, unlocking.run());
     let services = Services {
         writer: writer.clone(),
         reader,
@@ -193,6 +190,10 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
     audit_log.close().await;
     closed.map_err(RunError::Close)?;
     Ok(served?)
+}
+
+fn spawn_until(shutdown: &CancellationToken, task: impl Future<Output = ()> + Send + 'static) {
+    tokio::spawn(shutdown.clone().run_until_cancelled_owned(task));
 }
 
 /// Names of the services that reflection describes.

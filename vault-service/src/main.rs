@@ -125,7 +125,7 @@ fn serve(settings: Settings) -> ExitCode {
                 tracing::warn!("there is no audit log; --audit-log FILE makes one");
             }
             let listeners = Listeners::bind(&config).await?;
-            Ok(run(config, listeners, asked.shutdown).await?)
+            Ok(run(config, listeners, asked).await?)
         },
     )
 }

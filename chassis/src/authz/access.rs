@@ -2,6 +2,8 @@
 
 use proto::{Principal, Reason, Refusal};
 
+use crate::caller::Peer;
+
 /// A role that a principal can hold in a workspace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Role {
@@ -49,12 +51,14 @@ pub const MAX_SERVICE_CALLS: usize = 128;
 /// refused.
 pub type AccessTable = &'static [(&'static str, Access)];
 
-pub(super) fn unauthenticated() -> Refusal {
-    Refusal::new(
-        Reason::Unauthenticated,
+/// Returns the refusal of a caller who is no principal now. The text says why, without the names in a certificate.
+pub(super) fn unauthenticated(peer: &Peer) -> Refusal {
+    let message = format!(
         "this call needs a client certificate or a token that is valid now; a certificate names one principal (one URI SAN \
-         with a SPIFFE ID, or no URI and one DNS SAN)",
-    )
+         with a SPIFFE ID, or no URI and one DNS SAN; of several names exactly one may have a role here): {}",
+        peer.why_unidentified()
+    );
+    Refusal::new(Reason::Unauthenticated, message)
 }
 
 /// Returns the refusal of the caller `principal`, who has no suitable role. The text names only the caller, because a more

@@ -11,6 +11,7 @@ use std::{
 };
 
 use proto::{Principal, Reason, Refusal};
+use rustls_pki_types::CertificateDer;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::{Status, body::Body};
 use tower::{Layer, Service};
@@ -51,6 +52,12 @@ impl AuthzLayer {
             service_calls: Arc::new(service_calls.collect()),
             policy,
         }
+    }
+
+    /// Reads the certificate in `chain`, which TLS must have verified. A certificate with several names counts when exactly one
+    /// of them holds a role.
+    pub(crate) fn peer(&self, chain: Option<&[CertificateDer<'_>]>) -> Peer {
+        Peer::of_client(chain, |principal| self.policy.has_role(principal))
     }
 
     /// Returns the principal of `peer` if the principal holds a role.
@@ -99,7 +106,8 @@ impl AuthzLayer {
         if access == Some(Access::Anyone) {
             return Ok(None);
         }
-        let principal = peer.principal_at(SystemTime::now()).ok_or_else(unauthenticated)?;
+        let known = peer.principal_at(SystemTime::now());
+        let principal = known.ok_or_else(|| unauthenticated(peer))?;
         let access = access
             .filter(|access| self.policy.allows(principal, *access))
             .ok_or_else(|| permission_denied(principal))?;
@@ -208,7 +216,7 @@ struct PrincipalField<'a>(&'a Peer);
 impl fmt::Display for PrincipalField<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
-            Peer::Anonymous => f.write_str("-"),
+            Peer::Anonymous | Peer::Unusable(_) => f.write_str("-"),
             Peer::Known { principal, .. } => principal.fmt(f),
         }
     }

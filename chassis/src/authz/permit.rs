@@ -22,14 +22,15 @@ pub struct Authorized {
 impl Authorized {
     /// Returns the `Authorized` that the layer put into `request`. Refuses a request that did not pass the layer.
     pub fn of<T>(request: &tonic::Request<T>) -> Result<&Self, Refusal> {
-        request.extensions().get::<Self>().ok_or_else(unauthenticated)
+        let authorized = request.extensions().get::<Self>();
+        authorized.ok_or_else(|| unauthenticated(&Peer::Anonymous))
     }
 
     /// Returns the caller. Refuses a caller whose certificate has expired since the connection was made.
     pub fn principal(&self) -> Result<&Principal, Refusal> {
         self.peer
             .principal_at(SystemTime::now())
-            .ok_or_else(unauthenticated)
+            .ok_or_else(|| unauthenticated(&self.peer))
     }
 
     /// Returns the workspaces in which the caller may make this call.

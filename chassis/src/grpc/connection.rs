@@ -25,7 +25,7 @@ use super::{
     retirement::{CallCounter, RunningCalls},
     write_watchdog::{WatchedService, WriteWatchdog},
 };
-use crate::{caller::Caller, keepalive::Ping};
+use crate::{caller::Caller, keepalive::Ping, tls::PeerTrust};
 
 /// Time limit for receiving the connection preface, from the end of the TLS handshake on. hyper sets no limit of its own.
 pub(super) const PREFACE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -79,11 +79,13 @@ pub(super) struct ConnectionLimits {
 ///
 /// The connection ends gracefully, so that running calls finish, when it is retired ([`super::retirement`]), when it
 /// reaches its maximum age, and on `shutdown`. It is cut off when its slot is evicted, when its client does not read an
-/// answer ([`super::write_watchdog`]), and when a graceful end takes too long.
+/// answer ([`super::write_watchdog`]), when the CA of its client's certificate is removed, and when a graceful end takes too
+/// long.
 ///
 /// tonic ends all connections of a server together, so each connection gets a server of its own.
 pub(super) async fn serve_connection<IO, S: GrpcService>(
     stream: IO,
+    trust: PeerTrust,
     caller: Caller,
     slot: ConnectionSlot,
     (limits, ping): (&ConnectionLimits, Ping),
@@ -92,7 +94,7 @@ pub(super) async fn serve_connection<IO, S: GrpcService>(
 ) where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let (closed, evictor) = (shutdown.child_token(), slot.evictor());
+    let (closed, evictor, address) = (shutdown.child_token(), slot.evictor(), caller.address);
     let connection = Connection::new(stream, caller, slot.clone(), closed.clone().drop_guard());
     let (calls, watchdog) = (RunningCalls::new(), WriteWatchdog::default());
     let service = WatchedService::new(CallCounter::new(service, calls.clone()), watchdog.clone());
@@ -136,6 +138,9 @@ pub(super) async fn serve_connection<IO, S: GrpcService>(
             }
             () = watchdog.stalled(WRITE_TIMEOUT) => {
                 tracing::debug!("connection closed: its client does not take an answer");
+            }
+            () = trust.lost() => {
+                tracing::info!(peer = %address, "connection closed: the CA of its client's certificate was removed");
             }
         }
         evictor.cancel();

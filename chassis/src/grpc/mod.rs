@@ -12,7 +12,6 @@ mod write_watchdog;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use rustls::ServerConfig;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::mpsc,
@@ -22,11 +21,12 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     authz::AuthzLayer,
-    caller::{Caller, Peer},
+    caller::{self, Caller, Peer},
     connection_slots::Slot,
     jwt::Issuers,
     keepalive::Ping,
     listen,
+    tls::ServerTls,
     worker_threads::{self, Detached, ThreadCount, WorkerThreads},
 };
 use admission::Admission;
@@ -76,7 +76,7 @@ pub struct StartedServer {
 /// One worker thread serves a connection from the handshake to the end. On a runtime with several threads a connection
 /// with little traffic would move between threads that wake one another, which costs more than a small call itself.
 pub fn start<S: GrpcService>(
-    tls: Arc<ServerConfig>,
+    tls: ServerTls,
     service: S,
     authz: AuthzLayer,
     issuers: Issuers,
@@ -120,7 +120,7 @@ impl StartedServer {
 /// The state that all worker threads share.
 #[derive(Clone)]
 struct Server<S> {
-    tls: Arc<ServerConfig>,
+    tls: ServerTls,
     service: S,
     admission: Admission,
     ping: Ping,
@@ -155,18 +155,22 @@ impl<S: GrpcService> Server<S> {
             ping,
             shutdown,
         } = self;
-        let handshake = listen::handshake(tls, stream, address, &handshake_slot);
-        let Some(Some(stream)) = shutdown.run_until_cancelled(handshake).await else {
+        let handshake = listen::handshake(&tls, stream, address, &handshake_slot);
+        let Some(Some((stream, trust))) = shutdown.run_until_cancelled(handshake).await else {
             return;
         };
-        let peer = Peer::of_verified(stream.get_ref().1.peer_certificates());
+        let chain = stream.get_ref().1.peer_certificates();
+        let peer = admission.authz.peer(chain);
+        if let Peer::Unusable(reason) = peer {
+            caller::log_unusable(reason, chain, address);
+        }
         let admitted = admission.admit(&peer, address);
         drop(handshake_slot);
         if let Some((slot, limits)) = admitted {
             let peer = Arc::new(peer);
             let caller = Caller { peer, address };
             let service = TokenService::new(service, admission, slot.clone());
-            serve_connection(stream, caller, slot, (limits, ping), service, &shutdown).await;
+            serve_connection(stream, trust, caller, slot, (limits, ping), service, &shutdown).await;
         }
     }
 }

@@ -19,6 +19,7 @@ use super::{
 use crate::{
     authz::{Access, Binding, Policy, Role, Scope},
     connection_slots::{Eviction, Holder, Slots},
+    tls::PeerTrust,
 };
 
 /// First bytes of a client: the connection preface and an empty SETTINGS frame (RFC 9113, sections 3.4 and 6.5).
@@ -76,7 +77,8 @@ fn served_with_slot(
     };
     tokio::spawn(async move {
         let shutdown = CancellationToken::new();
-        serve_connection(server, caller, served_slot, (limits, PING), service, &shutdown).await;
+        let trust = PeerTrust::without_authorities();
+        serve_connection(server, trust, caller, served_slot, (limits, PING), service, &shutdown).await;
     });
     (slots, slot, client)
 }

@@ -8,13 +8,13 @@ use std::{
     ops::RangeInclusive,
     path::{Path, PathBuf},
     str::FromStr,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use crate::{
     authz::{Binding, Policy, Role, Scope},
     expiry::OwnCertificates,
-    tls::{Authorities, Identity, TlsError},
+    tls::{Authorities, FileContent, Identity, Reloader, Reloading, TlsError, WatchedFiles},
 };
 use proto::{Principal, WorkspaceName};
 
@@ -24,11 +24,12 @@ pub use environment::{is_set_by_others, warn_of_unknown, with_variables};
 /// Exit code for mistakes in the settings (`EX_USAGE` of sysexits.h).
 pub const EXIT_USAGE: u8 = 64;
 
-/// Collects the mistakes in the settings, and the certificates that the settings name.
+/// Collects the mistakes in the settings, and the files of TLS that the settings name.
 #[derive(Debug, Default)]
 pub struct Problems {
     mistakes: Vec<String>,
     certificates: OwnCertificates,
+    reloader: Reloader,
 }
 
 impl Problems {
@@ -131,26 +132,72 @@ impl Problems {
         self.take(setting, Policy::new(bindings))
     }
 
-    /// Reads an identity from two files that must both be given.
+    /// Reads an identity from two files that must both be given. A renewed certificate must be valid when it is read.
     pub fn identity(
+        &mut self,
+        cert: (&str, Option<&Path>),
+        key: (&str, Option<&Path>),
+    ) -> Option<Reloading<Identity>> {
+        self.watched_identity(cert, key, |_, renewed| renewed.check_valid(SystemTime::now()))
+    }
+
+    /// Reads an identity from two files that must both be given, and returns the principal that its certificate names as well.
+    /// A certificate that names none is a mistake: a vault and an injector identify each other by their principals. A renewed
+    /// certificate must name the same principal.
+    pub fn principal_identity(
+        &mut self,
+        cert: (&str, Option<&Path>),
+        key: (&str, Option<&Path>),
+    ) -> Option<(Reloading<Identity>, Principal)> {
+        let (cert_setting, _) = cert;
+        let identity = self.watched_identity(cert, key, |current, renewed| {
+            renewed.check_valid(SystemTime::now())?;
+            match current.principal() {
+                Some(principal) => renewed.check_principal(&principal),
+                None => Ok(()),
+            }
+        })?;
+        let principal = identity.current().and_then(|identity| identity.principal());
+        if principal.is_none() {
+            self.add(
+                cert_setting,
+                "its certificate names no principal: it needs one URI SAN (spiffe://…) or, without one, one DNS SAN",
+            );
+        }
+        Some((identity, principal?))
+    }
+
+    fn watched_identity(
         &mut self,
         (cert_setting, cert): (&str, Option<&Path>),
         (key_setting, key): (&str, Option<&Path>),
-    ) -> Option<Identity> {
+        check: impl Fn(&Identity, &Identity) -> Result<(), TlsError> + Send + Sync + 'static,
+    ) -> Option<Reloading<Identity>> {
         let cert = self.required(cert_setting, cert);
         let key = self.required(key_setting, key);
-        let (cert, key) = (cert?, key?);
-        let identity = Identity::load(cert, key)
-            .map_err(|error| {
-                let of_key = match &error {
-                    TlsError::Read { path, .. } | TlsError::Missing { path, .. } => path == key,
-                    TlsError::KeyExposed { .. } => true,
-                    TlsError::KeyMismatch { .. } | TlsError::Unusable { .. } => false,
-                };
-                self.add(if of_key { key_setting } else { cert_setting }, error);
-            })
-            .ok()?;
-        self.certificates = mem::take(&mut self.certificates).with(cert_setting, identity.not_after());
+        let (cert, key) = (cert?.to_owned(), key?.to_owned());
+        let files = vec![cert.clone(), key.clone()];
+        let setting_of = |error: &TlsError| match error {
+            TlsError::Read { path, .. } | TlsError::Missing { path, .. } if *path == key => key_setting,
+            TlsError::KeyExposed { .. } => key_setting,
+            _ => cert_setting,
+        };
+        let first = Identity::load(&cert, &key).map_err(|error| self.add(setting_of(&error), error));
+        let identity = self.watch(
+            cert_setting,
+            files,
+            first.ok()?,
+            FileContent {
+                load: Box::new(move || Identity::load(&cert, &key).map_err(|error| error.to_string())),
+                check: Box::new(move |current, renewed| {
+                    check(current, renewed).map_err(|error| error.to_string())
+                }),
+                describe: Identity::describe,
+            },
+        );
+        let in_use = identity.clone();
+        self.certificates =
+            mem::take(&mut self.certificates).with(cert_setting, move || Some(in_use.current()?.not_after()));
         Some(identity)
     }
 
@@ -159,36 +206,59 @@ impl Problems {
         self.certificates.clone()
     }
 
-    /// Returns the principal of an identity. Adds a mistake when the certificate names none: a vault and an injector
-    /// identify each other by their principals.
-    pub fn principal(&mut self, setting: &str, identity: &Identity) -> Option<Principal> {
-        let principal = identity.principal();
-        if principal.is_none() {
-            self.add(
-                setting,
-                "its certificate names no principal: it needs one URI SAN (spiffe://…) or, without one, one DNS SAN",
-            );
-        }
-        principal
-    }
-
     /// Reads CAs from a file that must be given. Refuses a development CA when other machines can reach `listener`.
     pub fn authorities(
         &mut self,
         setting: &str,
         path: Option<&Path>,
         listener: Option<SocketAddr>,
-    ) -> Option<Authorities> {
-        let path = self.required(setting, path)?;
-        let authorities = self.take(setting, Authorities::load(path))?;
-        if authorities.has_development_ca() && listener.is_some_and(|address| !address.ip().is_loopback()) {
-            self.add(
-                setting,
-                "holds a development CA, which is for loopback addresses only; use a CA of your own",
-            );
-            return None;
-        }
-        Some(authorities)
+    ) -> Option<Reloading<Authorities>> {
+        let path = self.required(setting, path)?.to_owned();
+        let is_exposed = listener.is_some_and(|address| !address.ip().is_loopback());
+        let load = move |path: &Path| match is_exposed {
+            true => Authorities::load(path)?.without_development_ca(),
+            false => Authorities::load(path),
+        };
+        self.reloading(
+            setting,
+            vec![path.clone()],
+            move || load(&path),
+            Authorities::describe,
+        )
+    }
+
+    /// Reads `files` by `load`, and reads them again when they change. `describe` describes a content for the log.
+    pub fn reloading<T: PartialEq + Send + Sync + 'static, E: fmt::Display>(
+        &mut self,
+        setting: &str,
+        files: Vec<PathBuf>,
+        load: impl Fn() -> Result<T, E> + Send + Sync + 'static,
+        describe: fn(&T) -> String,
+    ) -> Option<Reloading<T>> {
+        let first = self.take(setting, load())?;
+        let content = FileContent {
+            load: Box::new(move || load().map_err(|error| error.to_string())),
+            check: Box::new(|_, _| Ok(())),
+            describe,
+        };
+        Some(self.watch(setting, files, first, content))
+    }
+
+    fn watch<T: PartialEq + Send + Sync + 'static>(
+        &mut self,
+        setting: &str,
+        files: Vec<PathBuf>,
+        first: T,
+        content: FileContent<T>,
+    ) -> Reloading<T> {
+        let (watched, reloading) = WatchedFiles::new(setting, files, first, content);
+        self.reloader.add(watched);
+        reloading
+    }
+
+    /// Takes the task that reads all files of TLS again when they change.
+    pub fn take_reloader(&mut self) -> Reloader {
+        mem::take(&mut self.reloader)
     }
 
     /// Returns the checked settings when there was no mistake.

@@ -14,6 +14,7 @@ use chassis::{
     caller::Peer,
     connection_slots::{Eviction, Holder, Slot, Slots},
     listen,
+    tls::{PeerTrust, ServerTls},
 };
 use http::Request;
 use hyper::{
@@ -26,10 +27,10 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use proto::Principal;
-use rustls::ServerConfig;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
+    sync::watch,
     task, time,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -64,7 +65,7 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(3);
 pub(crate) struct Console {
     pub(super) app: SharedApp,
     listener: TcpListener,
-    tls: Option<Arc<ServerConfig>>,
+    tls: Option<ServerTls>,
 }
 
 impl Console {
@@ -89,12 +90,16 @@ impl Console {
             hosts,
             allows_calls,
             certificates,
+            reloader,
         } = access;
         let port = listener.local_addr().map_err(ConsoleError::Listen)?.port();
         let site = Site::for_users(&hosts, port);
         let admission = Admission::Certificate { users, allows_calls };
         let console = Self::new(listener, connection, site, admission, Some(tls))?;
         tokio::spawn(certificates.watch());
+        // SIGHUP ends a console, so nothing but a change of a file makes the console read it again.
+        let (_, never) = watch::channel(());
+        tokio::spawn(reloader.run(never));
         Ok(console)
     }
 
@@ -103,7 +108,7 @@ impl Console {
         connection: Connection,
         site: Site,
         admission: Admission,
-        tls: Option<Arc<ServerConfig>>,
+        tls: Option<ServerTls>,
     ) -> Result<Self, ConsoleError> {
         let (vault_metrics, injector_metrics) = connection.metrics().map_err(ConsoleError::Connection)?;
         let app = Arc::new(App {
@@ -151,9 +156,12 @@ impl Console {
                         let secured = secure(tls.clone(), stream, peer, handshake, pools.clone());
                         let (router, stop) = (router.clone(), stop.clone());
                         connections.spawn(async move {
-                            if let Some(Some((stream, slot, user))) = stop.run_until_cancelled(secured).await
-                            {
-                                serve_connection(stream, slot, Some(user), router, stop).await;
+                            let secured = stop.run_until_cancelled(secured).await.flatten();
+                            if let Some((stream, slot, user, trust)) = secured {
+                                tokio::select! {
+                                    () = serve_connection(stream, slot, Some(user), router, stop) => {}
+                                    () = trust.lost() => {}
+                                }
                             }
                         });
                     },
@@ -172,17 +180,18 @@ impl Console {
 
 /// Completes the TLS handshake, and takes a connection slot. The connection keeps its handshake slot until then.
 async fn secure(
-    tls: Arc<ServerConfig>,
+    tls: ServerTls,
     stream: TcpStream,
     peer: SocketAddr,
     handshake: Slot,
     pools: Arc<ConnectionPools>,
-) -> Option<(impl AsyncRead + AsyncWrite + Unpin, Slot, Arc<Peer>)> {
-    let stream = listen::handshake(tls, stream, peer, &handshake).await?;
-    let user = Arc::new(Peer::of_verified(stream.get_ref().1.peer_certificates()));
+) -> Option<(impl AsyncRead + AsyncWrite + Unpin, Slot, Arc<Peer>, PeerTrust)> {
+    let (stream, trust) = listen::handshake(&tls, stream, peer, &handshake).await?;
+    let chain = stream.get_ref().1.peer_certificates();
+    let user = Arc::new(Peer::of_client(chain, |principal| pools.users.contains(principal)));
     let slot = pools.take(&user, peer)?;
     slot.started();
-    Some((stream, slot, user))
+    Some((stream, slot, user, trust))
 }
 
 /// The connection slots of a console for several users. A certificate of `--client-ca` completes the handshake, and may be that of

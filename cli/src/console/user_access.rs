@@ -1,12 +1,15 @@
 //! A console for users who sign in with client certificates, on any address.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{net::SocketAddr, path::PathBuf};
 
-use chassis::{expiry::OwnCertificates, settings::Problems, tls};
+use chassis::{
+    expiry::OwnCertificates,
+    settings::Problems,
+    tls::{Reloader, ServerTls},
+};
 use clap::Args;
 use http::uri::Authority;
 use proto::Principal;
-use rustls::ServerConfig;
 
 /// Flags of a console that other machines reach.
 #[derive(Debug, Default, Args)]
@@ -37,12 +40,14 @@ pub(super) struct UserAccessArgs {
 
 /// The checked flags.
 pub(super) struct UserAccess {
-    pub(super) tls: Arc<ServerConfig>,
+    pub(super) tls: ServerTls,
     pub(super) users: Vec<Principal>,
     pub(super) hosts: Vec<String>,
     pub(super) allows_calls: bool,
     /// The console's own certificate, whose expiry is logged.
     pub(super) certificates: OwnCertificates,
+    /// Reads the files of the certificate and of the CAs again when they change.
+    pub(super) reloader: Reloader,
 }
 
 impl UserAccessArgs {
@@ -84,14 +89,16 @@ impl UserAccessArgs {
             .filter_map(|user| problems.take("--allow-user", Principal::parse(user)))
             .collect();
         let identity = identity?;
-        let hosts = hosts(&host, identity.hosts(), problems);
-        let tls = tls::browser_server(identity, &clients?);
+        let hosts = hosts(&host, identity.current()?.hosts(), problems);
+        let tls = ServerTls::browser(identity, clients?);
+        problems.take("--tls-cert", tls.config())?;
         Some(UserAccess {
-            tls: problems.take("--tls-cert", tls)?,
+            tls,
             users,
             hosts,
             allows_calls: allow_calls,
             certificates: problems.own_certificates(),
+            reloader: problems.take_reloader(),
         })
     }
 }

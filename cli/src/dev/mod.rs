@@ -57,12 +57,9 @@ impl DevServices {
         let injector = BoundInjector::bind(args, &directory, address(&vault.listeners.grpc)?).await?;
         let addresses = addresses(&vault, &injector)?;
 
-        let stop_vault = CancellationToken::new();
-        let mut vault = tokio::spawn(vault_service::run(
-            vault.config,
-            vault.listeners,
-            stop_vault.clone(),
-        ));
+        let asked = ServiceSignals::default();
+        let stop_vault = asked.shutdown.clone();
+        let mut vault = tokio::spawn(vault_service::run(vault.config, vault.listeners, asked));
         tokio::select! {
             stopped = &mut vault => resume_panic(stopped)?,
             () = wait_for_probe(addresses.vault_metrics, "livez") => {}

@@ -1,6 +1,6 @@
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
-use chassis::tls::{self, Authorities, Identity};
+use chassis::tls::{self, Authorities, Identity, Reloading, ServerTls};
 use clap::Parser;
 
 use super::*;
@@ -60,7 +60,10 @@ fn the_services_accept_what_the_authority_issues() {
         load(&vault, "vault").principal(),
         Some(Principal::parse(id).unwrap())
     );
-    tls::grpc_server(load(&vault, "vault"), Some(&authorities)).unwrap();
+    let identity = Reloading::fixed(load(&vault, "vault"));
+    ServerTls::grpc(identity, Some(Reloading::fixed(authorities)))
+        .config()
+        .unwrap();
     let authorities = Authorities::load(&injector.join("ca.pem")).unwrap();
     tls::grpc_client(
         Some(load(&injector, "injector")),

@@ -6,11 +6,15 @@
 mod policy;
 mod static_tokens;
 
-use std::{collections::BTreeSet, fmt, time::SystemTime};
+use std::{collections::BTreeSet, fmt, net::SocketAddr, time::SystemTime};
 
-use chassis::{caller::Peer, jwt::Issuers};
+use chassis::{
+    caller::{self, Peer},
+    jwt::Issuers,
+};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use proto::{Principal, Reason, Refusal};
+use rustls_pki_types::CertificateDer;
 
 pub(crate) use policy::{CallerPolicy, ServerScope};
 pub(crate) use static_tokens::StaticTokens;
@@ -66,6 +70,18 @@ pub(crate) struct CallPermit<'n> {
 }
 
 impl Callers {
+    /// Reads the certificate in `chain`, which TLS must have verified. A certificate with several names counts when exactly one
+    /// of them may call a server.
+    pub(crate) fn peer(&self, chain: Option<&[CertificateDer<'_>]>, address: SocketAddr) -> Peer {
+        let policy = self.policy.as_ref();
+        let may_call = |principal: &Principal| policy.is_some_and(|policy| policy.servers(principal).is_some());
+        let peer = Peer::of_client(chain, may_call);
+        if let Peer::Unusable(reason) = peer {
+            caller::log_unusable(reason, chain, address);
+        }
+        peer
+    }
+
     /// Returns the sender of a call on a connection of `peer`. A `token` is verified when callers are asked, and then only
     /// the token counts.
     pub(crate) async fn identify(
@@ -171,9 +187,10 @@ impl CallerToken {
 fn of_certificate(peer: &Peer) -> Result<Principal, Refusal> {
     let principal = peer.principal_at(SystemTime::now()).cloned();
     principal.ok_or_else(|| {
-        unauthenticated(
-            "callers have to say who they are here: with a token in x-aerostack-token, or with a client certificate",
-        )
+        unauthenticated(format!(
+            "callers have to say who they are here: with a token in x-aerostack-token, or with a client certificate; {}",
+            peer.why_unidentified()
+        ))
     })
 }
 

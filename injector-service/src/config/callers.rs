@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf};
 use chassis::{
     jwt::Issuers,
     settings::{Problems, path},
-    tls::Authorities,
+    tls::{Authorities, Reloading},
 };
 use clap::Args;
 use proto::Principal;
@@ -44,7 +44,7 @@ pub(super) struct CheckedCallers {
     pub(super) callers: Callers,
     pub(super) listen_unix: Option<PathBuf>,
     /// The CAs of client certificates.
-    pub(super) authorities: Option<Authorities>,
+    pub(super) authorities: Option<Reloading<Authorities>>,
 }
 
 impl CallerArgs {
@@ -113,7 +113,7 @@ impl CallerArgs {
         problems: &mut Problems,
         exposed: Option<SocketAddr>,
         has_tls: bool,
-    ) -> Option<Option<Authorities>> {
+    ) -> Option<Option<Reloading<Authorities>>> {
         const SETTING: &str = "--data-plane-client-ca";
         let Some(path) = path(&self.data_plane_client_ca) else {
             return Some(None);

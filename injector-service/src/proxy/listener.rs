@@ -6,9 +6,9 @@ use chassis::{
     caller::Peer,
     connection_slots::{Holder, Slot, Slots},
     listen::{self, HANDSHAKE_TIMEOUT},
+    tls::{PeerTrust, ServerTls},
     worker_threads::Detached,
 };
-use rustls::ServerConfig;
 use tokio::{
     net::{TcpStream, UnixStream},
     sync::mpsc,
@@ -42,7 +42,7 @@ pub(crate) struct IncomingTcp {
 #[derive(Clone)]
 pub(crate) struct ListenerSettings {
     /// TLS of the TCP listeners.
-    pub(crate) tls: Option<Arc<ServerConfig>>,
+    pub(crate) tls: Option<ServerTls>,
     /// The time that calls have to end after the shutdown began.
     pub(crate) grace: Duration,
 }
@@ -101,20 +101,26 @@ impl Proxy {
                     grace,
                 ));
             }
-            (IncomingConnection::Tcp(incoming), Some(config)) => {
+            (IncomingConnection::Tcp(incoming), Some(tls)) => {
                 connections.spawn(async move {
-                    let route = incoming.route.clone();
-                    let secured = shutdown.run_until_cancelled(secure(config, incoming)).await;
-                    let Some(Some((stream, slot))) = secured else {
+                    let (route, address) = (incoming.route.clone(), incoming.peer);
+                    let secured = shutdown.run_until_cancelled(secure(tls, incoming)).await;
+                    let Some(Some((stream, trust, slot))) = secured else {
                         return;
                     };
                     let chain = stream.get_ref().1.peer_certificates();
                     let downstream = Downstream {
                         route,
-                        peer: ConnectionPeer::Network(Peer::of_verified(chain)),
+                        peer: ConnectionPeer::Network(self.callers.peer(chain, address)),
                         scheme: "https",
                     };
-                    Connection::serve(self, downstream, stream, slot, shutdown, grace).await;
+                    tokio::select! {
+                        biased;
+                        () = Connection::serve(self, downstream, stream, slot, shutdown, grace) => {}
+                        () = trust.lost() => {
+                            tracing::info!(peer = %address, "connection closed: the CA of its client's certificate was removed");
+                        }
+                    }
                 });
             }
         }
@@ -122,7 +128,7 @@ impl Proxy {
 }
 
 /// Completes the TLS handshake and takes a connection slot. The connection keeps its handshake slot until then.
-async fn secure(config: Arc<ServerConfig>, incoming: IncomingTcp) -> Option<(TlsStream<TcpStream>, Slot)> {
+async fn secure(tls: ServerTls, incoming: IncomingTcp) -> Option<(TlsStream<TcpStream>, PeerTrust, Slot)> {
     let IncomingTcp {
         stream,
         peer,
@@ -130,10 +136,10 @@ async fn secure(config: Arc<ServerConfig>, incoming: IncomingTcp) -> Option<(Tls
         connections,
         route: _,
     } = incoming;
-    let stream = listen::handshake(config, stream.attach()?, peer, &slot).await?;
+    let (stream, trust) = listen::handshake(&tls, stream.attach()?, peer, &slot).await?;
     let taking = connections.take(Holder::network(peer));
     tokio::select! {
-        taken = time::timeout(HANDSHAKE_TIMEOUT, taking) => Some((stream, taken.ok()?)),
+        taken = time::timeout(HANDSHAKE_TIMEOUT, taking) => Some((stream, trust, taken.ok()?)),
         () = slot.evicted() => None,
     }
 }

@@ -28,13 +28,11 @@ impl Pools {
         }
     }
 
-    /// Returns the pool of a server, and replaces a pool that is older than `--upstream-max-connection-age`. New
-    /// connections get the client certificate of the server through `resolver`.
+    /// Returns the pool of a server, and replaces a pool that is stale. New connections get the client certificate of the server through `resolver`.
     pub(super) fn of(&self, entry: &Arc<Entry>, resolver: &Resolver) -> Result<Arc<Upstream>, Refusal> {
         let server = &entry.server;
         let key = (server.uid, server.revision);
-        let age = self.context.limits.max_connection_age;
-        let is_fresh = |upstream: &&Arc<Upstream>| !upstream.is_older_than(age);
+        let is_fresh = |upstream: &&Arc<Upstream>| !upstream.is_stale(&self.context);
         if let Some(upstream) = self.lock().get(&key).filter(is_fresh) {
             return Ok(upstream.clone());
         }

@@ -7,44 +7,18 @@ use std::{
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown},
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::SystemTime,
 };
 
+use chassis::file_stamp::FileStamp;
 use jiff::Timestamp;
 use proto::Uid;
 
 use super::error::{FileError, MAX_FILE_SIZE, RegistryError};
 
-/// Two changes within this time may leave the same timestamps, because clocks of file systems are coarse.
-const TIMESTAMP_GRANULARITY: Duration = Duration::from_secs(2);
-
-/// The metadata of a file. A file whose stamp differs was replaced or changed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct FileStamp {
-    device: u64,
-    inode: u64,
-    size: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
-
-impl FileStamp {
-    /// Reads the stamp of the file at `path`, through symbolic links. Returns `None` when nothing exists at `path`.
-    pub(super) fn of(path: &Path) -> Result<Option<Self>, FileError> {
-        Ok(metadata(path)?.as_ref().map(Self::from))
-    }
-}
-
-impl From<&Metadata> for FileStamp {
-    fn from(metadata: &Metadata) -> Self {
-        Self {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            size: metadata.len(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
-        }
-    }
+/// Reads the stamp of the file at `path`. Returns `None` when nothing exists at `path`.
+pub(super) fn stamp_of(path: &Path) -> Result<Option<FileStamp>, FileError> {
+    Ok(metadata(path)?.as_ref().map(FileStamp::from))
 }
 
 /// The bytes of a file, and its metadata, which was the same before and after the read.
@@ -68,13 +42,11 @@ pub(crate) fn read(path: &Path) -> Result<Option<Contents>, FileError> {
     file.take(MAX_FILE_SIZE as u64 + 1)
         .read_to_end(&mut bytes)
         .map_err(FileError::Read)?;
-    if FileStamp::of(path)?.as_ref() != Some(&stamp) {
+    if stamp_of(path)?.as_ref() != Some(&stamp) {
         return Err(FileError::ChangedDuringRead);
     }
     let modified = metadata.modified().map_err(FileError::Read)?;
-    let is_settled = SystemTime::now()
-        .duration_since(modified)
-        .is_ok_and(|age| age > TIMESTAMP_GRANULARITY);
+    let is_settled = stamp.is_settled(SystemTime::now());
     let modified = Timestamp::try_from(modified).unwrap_or(Timestamp::UNIX_EPOCH);
     Ok(Some(Contents {
         bytes: bytes.into(),

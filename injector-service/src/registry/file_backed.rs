@@ -10,11 +10,11 @@ use std::{
 };
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use chassis::telemetry::chain;
+use chassis::{file_stamp::FileStamp, telemetry::chain};
 use tokio::sync::watch;
 
 use super::{
-    atomic_file::{self, Contents, FileStamp, StagedFile},
+    atomic_file::{self, Contents, StagedFile},
     error::{FileError, RegistryError},
     file_revision::FileRevision,
     reconcile::{Changes, reconcile},
@@ -143,7 +143,7 @@ impl FileBackedServers {
     }
 
     fn has_stamp_of(&self, seen: &LastSeen) -> bool {
-        FileStamp::of(&self.path).is_ok_and(|stamp| stamp == seen.stamp)
+        atomic_file::stamp_of(&self.path).is_ok_and(|stamp| stamp == seen.stamp)
     }
 
     fn accept(&self, parsed: Result<LoadedServers, FileError>) {

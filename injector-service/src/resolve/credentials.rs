@@ -1,6 +1,6 @@
 //! The identity by which the vault knows this injector: its certificate, or a token in a file.
 
-use std::sync::Arc;
+use std::{future::pending, sync::Arc};
 
 use chassis::jwt::{ClientToken, TokenFile};
 use proto::Principal;
@@ -57,6 +57,14 @@ impl VaultCredentials {
             },
             token,
         })
+    }
+
+    /// Completes when the injector's token is another than `present`, which it never is for an injector with a certificate.
+    pub(super) async fn renewed(&self, present: Option<&ClientToken>) {
+        match (self.token_file(), present) {
+            (Some(file), Some(present)) => drop(file.renewed(&present.token).await),
+            (Some(_) | None, _) => pending().await,
+        }
     }
 
     /// Returns the principal of this injector, or a description when there is none, for the log.

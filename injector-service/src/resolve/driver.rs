@@ -6,6 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use proto::{
@@ -21,13 +22,12 @@ use tokio::{
     task::yield_now,
     time::{self, Instant},
 };
-use tonic::{Code, Status, Streaming, transport::Channel};
+use tonic::{Code, Status, Streaming};
 
 use super::{
     backoff::{self, Backoff},
     condition::{ConnectionFault, VaultCondition},
-    credentials::VaultCredentials,
-    open_stream::{OpenStream, Renewal, StreamOpener},
+    link::{OpenStream, VaultConnection, VaultLink},
     pending::{PendingRequest, PendingRequests, SentRequest},
     seal_keys::{Rotation, SealKeys, not_sealed_for_us},
     vault_refusal::vault_refusal,
@@ -41,9 +41,14 @@ const FULL_MESSAGE_BYTES: usize = 48 * 1024;
 /// A message with more names than this takes no further request. A request has at most 64 names, and the vault takes
 /// messages of 1,024 names.
 const FULL_MESSAGE_NAMES: usize = 1024 - 64;
+/// Time for which a stream that was replaced is read on for the answers to its requests. Requests without an answer by then
+/// are sent again over the new stream.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub(super) struct StreamDriver {
-    opener: StreamOpener,
+    link: VaultLink,
+    /// The connection of the latest stream, over which the next one is opened when that one breaks.
+    connection: VaultConnection,
     condition: VaultCondition,
     fault: ConnectionFault,
     queue: mpsc::Receiver<PendingRequest>,
@@ -55,8 +60,8 @@ pub(super) struct StreamDriver {
 enum StreamEnd {
     /// Another stream may be opened.
     Broken(Status),
-    /// This stream, which was opened with the renewed token, takes its place.
-    Renewed(Box<OpenStream>),
+    /// A stream with the new credentials took the place of this one.
+    Replaced(Box<OpenStream>),
     /// Every `StreamHandle` was dropped.
     NoCallers,
 }
@@ -73,22 +78,21 @@ struct ServedStream {
     answers: Streaming<DecryptStreamResponse>,
     /// Boxed, so that the keys are never moved, and are wiped when the stream ends.
     keys: Box<SealKeys>,
-    renewal: Renewal,
     /// Time at which the token of the stream expires.
     expiry: Option<Instant>,
 }
 
 impl ServedStream {
-    fn new(stream: OpenStream, opener: &StreamOpener) -> Result<Self, SealError> {
+    fn new(stream: OpenStream) -> Result<Self, SealError> {
         let OpenStream {
             messages,
             answers,
+            connection: _,
             credentials,
         } = stream;
         Ok(Self {
             messages,
             answers,
-            renewal: Renewal::begin(opener, credentials.token.as_ref()),
             expiry: credentials.expiry(),
             keys: Box::new(SealKeys::new(credentials.identities)?),
         })
@@ -97,14 +101,14 @@ impl ServedStream {
 
 impl StreamDriver {
     pub(super) fn new(
-        channel: Channel,
+        link: VaultLink,
         (condition, fault): (VaultCondition, ConnectionFault),
-        credentials: VaultCredentials,
         queue: mpsc::Receiver<PendingRequest>,
         connected: Arc<AtomicBool>,
     ) -> Self {
         Self {
-            opener: StreamOpener::new(channel, credentials),
+            connection: link.connect(),
+            link,
             condition,
             fault,
             queue,
@@ -116,13 +120,12 @@ impl StreamDriver {
 
     /// Serves one stream after the other, with pauses between them, until no caller is left.
     pub(super) async fn run(mut self) {
-        let mut renewed = None;
+        let mut replacement = None;
         loop {
-            let status = match self.serve_next(renewed.take()).await {
+            let status = match self.serve_stream(replacement.take()).await {
                 StreamEnd::Broken(status) => status,
-                StreamEnd::Renewed(stream) => {
-                    self.pending.requeue_sent();
-                    renewed = Some(stream);
+                StreamEnd::Replaced(stream) => {
+                    replacement = Some(stream);
                     continue;
                 }
                 StreamEnd::NoCallers => break,
@@ -141,34 +144,65 @@ impl StreamDriver {
         self.connected.store(false, Ordering::Relaxed);
     }
 
-    /// Serves the stream `renewed`, or opens one.
-    async fn serve_next(&mut self, renewed: Option<Box<OpenStream>>) -> StreamEnd {
-        let opener = self.opener.clone();
-        let stream = match renewed {
+    /// Serves a stream, which is opened unless it is given.
+    async fn serve_stream(&mut self, opened: Option<Box<OpenStream>>) -> StreamEnd {
+        let stream = match opened {
             Some(stream) => *stream,
-            None => match self.admit_during(opener.open()).await {
+            None => match self.open_stream().await {
                 Ok(stream) => stream,
                 Err(status) => return StreamEnd::Broken(status),
             },
         };
+        self.connection = stream.connection.clone();
         self.connected.store(true, Ordering::Relaxed);
         self.condition.connected(&self.fault);
-        match ServedStream::new(stream, &opener) {
-            Ok(stream) => self.serve_stream(stream).await,
-            Err(error) => StreamEnd::Broken(Status::internal(error.to_string())),
-        }
-    }
-
-    async fn serve_stream(&mut self, mut stream: ServedStream) -> StreamEnd {
+        let mut replacement = pin!(self.link.replacement(&stream));
+        let mut stream = match ServedStream::new(stream) {
+            Ok(stream) => stream,
+            Err(error) => return StreamEnd::Broken(Status::internal(error.to_string())),
+        };
         let opened = Instant::now();
         loop {
-            if let Err(end) = self.step(&mut stream).await {
+            // `step` loses nothing when it is given up at one of its awaits.
+            let stepped = tokio::select! {
+                biased;
+                replacing = &mut replacement => {
+                    self.drain(&mut stream).await;
+                    Err(StreamEnd::Replaced(Box::new(replacing)))
+                }
+                stepped = self.step(&mut stream) => stepped,
+            };
+            if let Err(end) = stepped {
                 if opened.elapsed() > backoff::LONGEST {
                     self.backoff.reset();
                 }
                 return end;
             }
         }
+    }
+
+    async fn open_stream(&mut self) -> Result<OpenStream, Status> {
+        let (link, connection) = (self.link.clone(), self.connection.clone());
+        self.admit_during(link.open(&connection)).await
+    }
+
+    /// Reads the answers to the requests that were sent over `stream`, and sends no more over it. Requests that get no answer
+    /// are to be sent again.
+    async fn drain(&mut self, stream: &mut ServedStream) {
+        let deadline = Instant::now() + DRAIN_TIMEOUT;
+        while self.pending.awaits_answers() {
+            tokio::select! {
+                answer = stream.answers.message() => {
+                    let Ok(Some(message)) = answer else { break };
+                    if self.receive(message, &mut stream.keys).is_err() {
+                        break;
+                    }
+                }
+                Some(pending) = self.queue.recv() => self.pending.admit(pending),
+                () = sleep_until(deadline) => break,
+            }
+        }
+        self.pending.requeue_sent();
     }
 
     /// Awaits `future`, and admits requests at the same time. If they stayed in the queue, requests whose callers gave up
@@ -184,8 +218,7 @@ impl StreamDriver {
         }
     }
 
-    /// Receives an answer message, sends a batch, admits a request, rotates the key, or changes to the stream with the renewed
-    /// token, whichever is possible first.
+    /// Receives an answer message, sends a batch, admits a request, or rotates the key, whichever is possible first.
     ///
     /// Answers come first, and are received also while nothing can be sent: the vault stops reading requests while its
     /// answers wait.
@@ -194,7 +227,6 @@ impl StreamDriver {
             messages,
             answers,
             keys,
-            renewal,
             expiry,
         } = stream;
         let broken = |status| Err(StreamEnd::Broken(status));
@@ -209,7 +241,6 @@ impl StreamDriver {
         }
         tokio::select! {
             biased;
-            renewed = renewal.ready() => return Err(StreamEnd::Renewed(renewed)),
             answer = answers.message() => match answer {
                 Ok(Some(message)) => self.receive(message, keys)?,
                 Ok(None) => return broken(Status::unavailable("the vault ended the stream")),

@@ -9,7 +9,7 @@ mod backoff;
 mod condition;
 mod credentials;
 mod driver;
-mod open_stream;
+mod link;
 mod pending;
 mod request;
 mod seal_keys;
@@ -38,6 +38,7 @@ use stream::StreamHandle;
 
 pub(crate) use condition::{ConnectionFault, VaultCondition};
 pub(crate) use credentials::{InjectorIdentity, VaultCredentials};
+pub(crate) use link::VaultLink;
 pub(crate) use stream::VaultDriver;
 
 /// Asks the vault for secrets. Clones share one stream to the vault.
@@ -70,12 +71,11 @@ pub(crate) enum SecretState {
 impl Resolver {
     /// Returns a resolver, and the driver that has to run for the resolver to get answers.
     pub(crate) fn new(
-        credentials: VaultCredentials,
         timeout: Duration,
         requires_all: bool,
         seconds: Histogram,
     ) -> (Self, VaultDriver) {
-        let (stream, driver) = stream::new(credentials);
+        let (stream, driver) = stream::new();
         let resolver = Self {
             stream,
             timeout,

@@ -110,6 +110,11 @@ impl PendingRequests {
         }
     }
 
+    /// Returns true while a caller waits for the answer to a request that was sent.
+    pub(super) fn awaits_answers(&self) -> bool {
+        self.sent.len() > self.abandoned
+    }
+
     pub(super) fn pop_unsent(&mut self) -> Option<PendingRequest> {
         self.unsent.pop_front()
     }

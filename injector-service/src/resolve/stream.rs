@@ -12,12 +12,11 @@ use std::sync::{
 use proto::{Reason, Refusal};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Channel;
 
 use super::{
     condition::{ConnectionFault, VaultCondition},
-    credentials::VaultCredentials,
     driver::StreamDriver,
+    link::VaultLink,
     pending::{PendingRequest, overloaded},
     request::VaultRequest,
     seal_keys::OpenedAnswer,
@@ -35,16 +34,14 @@ pub(super) struct StreamHandle {
 
 /// The task that sends the requests of a [`Resolver`](super::Resolver) to the vault, before it runs.
 pub(crate) struct VaultDriver {
-    credentials: VaultCredentials,
     queue: mpsc::Receiver<PendingRequest>,
     connected: Arc<AtomicBool>,
 }
 
-pub(super) fn new(credentials: VaultCredentials) -> (StreamHandle, VaultDriver) {
+pub(super) fn new() -> (StreamHandle, VaultDriver) {
     let (requests, queue) = mpsc::channel(QUEUE_LEN);
     let connected = Arc::new(AtomicBool::new(false));
     let driver = VaultDriver {
-        credentials,
         queue,
         connected: connected.clone(),
     };
@@ -56,20 +53,16 @@ pub(super) fn new(credentials: VaultCredentials) -> (StreamHandle, VaultDriver) 
 }
 
 impl VaultDriver {
-    /// Sends requests over `channel` until `shutdown`. `fault` is the one that the channel's connections note.
+    /// Sends requests over connections of `link` until `shutdown`. `fault` is the one that these connections note.
     pub(crate) async fn run(
         self,
-        channel: Channel,
+        link: VaultLink,
         fault: ConnectionFault,
         condition: VaultCondition,
         shutdown: CancellationToken,
     ) {
-        let Self {
-            credentials,
-            queue,
-            connected,
-        } = self;
-        let driver = StreamDriver::new(channel, (condition, fault), credentials, queue, connected);
+        let Self { queue, connected } = self;
+        let driver = StreamDriver::new(link, (condition, fault), queue, connected);
         shutdown.run_until_cancelled(driver.run()).await;
     }
 }

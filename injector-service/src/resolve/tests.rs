@@ -5,6 +5,7 @@
 )]
 
 pub(crate) mod fake_vault;
+mod renewal;
 mod stream;
 
 use proto::{

@@ -32,7 +32,7 @@ use crate::{
     address::OwnListeners,
     authz::TABLE,
     registry::{Registry, WorkspaceQuota},
-    resolve::{InjectorIdentity, Resolver, VaultCredentials, VaultDriver},
+    resolve::{Resolver, VaultDriver},
 };
 
 const FILE: &str = "\
@@ -52,11 +52,7 @@ struct Fixture {
 
 impl Fixture {
     async fn new() -> Self {
-        let ends = VaultCredentials {
-            vault: Principal::parse("dns:vault").unwrap(),
-            injector: InjectorIdentity::Certificate(Principal::parse("dns:injector").unwrap()),
-        };
-        let (resolver, link) = Resolver::new(ends, Duration::from_millis(1), false, Histogram::new([1.0]));
+        let (resolver, link) = Resolver::new(Duration::from_millis(1), false, Histogram::new([1.0]));
         Self {
             _link: Some(link),
             ..Self::with_resolver(resolver).await

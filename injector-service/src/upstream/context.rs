@@ -2,10 +2,11 @@
 
 use std::{pin::Pin, sync::Arc};
 
+use chassis::tls::Reloading;
 use proto::Refusal;
 use rustls::sign::CertifiedKey;
 
-use super::ping::PingIntervals;
+use super::{ping::PingIntervals, trusted_roots::TrustedRoots};
 use crate::{address::OwnListeners, keepalive::Keepalive, limits::UpstreamLimits};
 
 /// Fetches the client certificate for one handshake with an upstream.
@@ -15,7 +16,7 @@ pub(crate) type ClientCertificateSource =
 /// Settings and state that the connections to all upstreams share.
 pub(crate) struct DialContext {
     /// The CAs of the system and of `--upstream-ca`.
-    pub roots: Arc<rustls::RootCertStore>,
+    pub roots: Reloading<TrustedRoots>,
     pub own: OwnListeners,
     pub limits: UpstreamLimits,
     pub keepalive: Keepalive,

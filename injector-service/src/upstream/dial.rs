@@ -28,7 +28,7 @@ use url::Host;
 #[cfg(test)]
 use self::tests::lookup_host;
 use super::{
-    ClientCertificateSource, DialContext, Transport,
+    ClientCertificateSource, DialContext, Transport, TrustedRoots,
     fault::TlsFault,
     ping::PingInterval,
     socket::{ClientCertificateAlert, Socket, checked},
@@ -125,17 +125,13 @@ impl Connector {
         spec: &Spec,
         transport: Transport,
         shared: &Arc<DialContext>,
+        trusted: Option<&TrustedRoots>,
         placeholders: &PlaceholderTable,
         ping: &PingInterval,
         client_certificate: Option<&ClientCertificateSource>,
     ) -> Result<Self, Refusal> {
         let tls = match spec.url.is_tls() {
-            true => Some(Tls::new(
-                &spec.tls,
-                spec.url.host(),
-                transport.alpn(),
-                &shared.roots,
-            )?),
+            true => Some(Tls::new(&spec.tls, spec.url.host(), transport.alpn(), trusted)?),
             false => None,
         };
         Ok(Self {

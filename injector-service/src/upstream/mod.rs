@@ -13,15 +13,12 @@ mod http2;
 mod interim;
 mod ping;
 mod socket;
-pub(crate) mod tls;
+mod tls;
 mod transport;
+mod trusted_roots;
 mod verify;
 
-use std::{
-    io,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{io, sync::Arc, time::Instant};
 
 use http::{Request, Response};
 use hyper::{body::Incoming, upgrade::Upgraded};
@@ -49,6 +46,7 @@ pub(crate) use context::{ClientCertificateSource, DialContext};
 pub(crate) use http2::{RefusingConnection, StreamSlot};
 pub(crate) use ping::PingIntervals;
 pub(crate) use transport::{RequiredVersion, Transport};
+pub(crate) use trusted_roots::TrustedRoots;
 
 /// The connections to one revision of one server.
 pub(crate) struct Upstream {
@@ -61,6 +59,8 @@ pub(crate) struct Upstream {
     placeholders: PlaceholderTable,
     limits: UpstreamLimits,
     created: Instant,
+    /// The CAs for upstreams at the time at which the pools were made.
+    roots: Option<Arc<TrustedRoots>>,
 }
 
 impl Upstream {
@@ -74,8 +74,19 @@ impl Upstream {
         let spec = &server.spec;
         let placeholders = PlaceholderTable::default();
         let ping = PingInterval::new(&shared.ping_intervals, server.uid);
-        let connector =
-            |transport| Connector::new(spec, transport, shared, &placeholders, &ping, client_certificate);
+        let roots = shared.roots.current();
+        let connector = |transport| {
+            let trusted = roots.as_deref();
+            Connector::new(
+                spec,
+                transport,
+                shared,
+                trusted,
+                &placeholders,
+                &ping,
+                client_certificate,
+            )
+        };
         Ok(Self {
             http1: http1_builder(shared.limits).build(connector(Transport::Http1)?),
             http2: Http2Client::new(shared.limits, shared.keepalive.upstream_ping.timeout),
@@ -86,13 +97,18 @@ impl Upstream {
             placeholders,
             limits: shared.limits,
             created: Instant::now(),
+            roots,
         })
     }
 
-    /// Returns true when new calls should get new pools, because these are `max_age` old. New pools resolve the name
-    /// anew, and let a load balancer choose again.
-    pub(crate) fn is_older_than(&self, max_age: Duration) -> bool {
-        self.created.elapsed() >= max_age
+    /// Returns true when new calls should get new pools: because these are `--upstream-max-connection-age` old, so that new
+    /// ones resolve the name anew and let a load balancer choose again; or because the CAs for upstreams were replaced.
+    pub(crate) fn is_stale(&self, shared: &DialContext) -> bool {
+        let of_current_roots = match (&self.roots, shared.roots.current()) {
+            (Some(used), Some(current)) => Arc::ptr_eq(used, &current),
+            (used, current) => used.is_none() && current.is_none(),
+        };
+        !of_current_roots || self.created.elapsed() >= shared.limits.max_connection_age
     }
 
     /// Returns the values that are on their way to this upstream.

@@ -1,13 +1,10 @@
 //! TLS 1.3 or 1.2 to upstreams, verified by the system's CAs or by the CAs of the server's `tls.ca_pem`.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::{Arc, OnceLock},
-};
+use std::sync::{Arc, OnceLock};
 
 use proto::{Reason, Refusal};
 use rustls::{
-    ClientConfig, RootCertStore,
+    ClientConfig,
     client::{Resumption, WebPkiServerVerifier},
     sign::{CertifiedKey, SingleCertAndKey},
 };
@@ -16,37 +13,8 @@ use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use url::Host;
 
-use super::{ecdsa::upstream_provider, fault::TlsFault, verify::UpstreamVerifier};
+use super::{TrustedRoots, ecdsa::upstream_provider, fault::TlsFault, verify::UpstreamVerifier};
 use crate::registry::server::UpstreamTls;
-
-/// Returns the system's CAs together with the CAs in `files`.
-///
-/// A system without CAs is accepted here. Calls to servers that need these CAs are refused.
-pub(crate) fn trusted_roots(files: &[PathBuf]) -> Result<RootCertStore, String> {
-    let mut roots = RootCertStore::empty();
-    let native = rustls_native_certs::load_native_certs();
-    for error in &native.errors {
-        tracing::warn!(%error, "some of the system's CAs were not read");
-    }
-    roots.add_parsable_certificates(native.certs);
-    for path in files {
-        roots.extend(
-            read_roots(path)
-                .map_err(|why| format!("{}: {why}", path.display()))?
-                .roots,
-        );
-    }
-    Ok(roots)
-}
-
-fn read_roots(path: &Path) -> Result<RootCertStore, String> {
-    let tls = UpstreamTls {
-        ca_pem: std::fs::read_to_string(path).map_err(|error| error.to_string())?,
-        ..Default::default()
-    };
-    tls.roots()
-        .ok_or_else(|| "no CA in PEM form was found".to_owned())
-}
 
 /// The configuration of the handshakes with one upstream.
 pub(super) struct Tls {
@@ -60,15 +28,15 @@ impl Tls {
         tls: &UpstreamTls,
         host: &Host<String>,
         alpn: &[&[u8]],
-        trusted: &Arc<RootCertStore>,
+        trusted: Option<&TrustedRoots>,
     ) -> Result<Self, Refusal> {
         let unusable =
             |what: &str| Refusal::new(Reason::UpstreamTlsFailed, format!("{what}; nothing was sent"));
         let roots = match tls.ca_pem.as_str() {
-            "" if trusted.is_empty() => {
-                return Err(unusable("this machine has no CAs to verify the upstream with"));
-            }
-            "" => trusted.clone(),
+            "" => trusted
+                .map(TrustedRoots::store)
+                .filter(|roots| !roots.is_empty())
+                .ok_or_else(|| unusable("this machine has no CAs to verify the upstream with"))?,
             _ => Arc::new(
                 tls.roots()
                     .ok_or_else(|| unusable("the server's tls.ca_pem holds no CA"))?,

@@ -19,8 +19,7 @@ use proto::{
     },
 };
 use tempfile::TempDir;
-use tokio::{net::TcpListener, task::JoinHandle};
-use tokio_util::sync::CancellationToken;
+use tokio::task::JoinHandle;
 use tonic::{Status, transport::Channel};
 
 use super::{
@@ -47,7 +46,7 @@ pub struct Injector {
     /// The addresses of `--listen-server`, in the order of the settings.
     pub dedicated: Vec<SocketAddr>,
     pub metrics: SocketAddr,
-    stop: CancellationToken,
+    signals: ServiceSignals,
     task: JoinHandle<Result<(), injector_service::RunError>>,
 }
 
@@ -127,12 +126,8 @@ impl Injector {
             .map(|(listener, _)| listener.local_addr().unwrap())
             .collect();
         let metrics = listeners.metrics.local_addr().unwrap();
-        let stop = CancellationToken::new();
-        let signals = ServiceSignals {
-            shutdown: stop.clone(),
-            ..ServiceSignals::default()
-        };
-        let task = tokio::spawn(injector_service::run(config, listeners, signals));
+        let signals = ServiceSignals::default();
+        let task = tokio::spawn(injector_service::run(config, listeners, signals.clone()));
         Self {
             pki,
             dir,
@@ -140,13 +135,18 @@ impl Injector {
             data_plane,
             dedicated,
             metrics,
-            stop,
+            signals,
             task,
         }
     }
 
+    /// Makes the injector read its files again, as SIGHUP does.
+    pub fn reload(&self) {
+        self.signals.reload.send_replace(());
+    }
+
     pub async fn stop(self) {
-        self.stop.cancel();
+        self.signals.shutdown.cancel();
         self.task.await.unwrap().unwrap();
     }
 

@@ -2,7 +2,10 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use chassis::args::{JwtArgs, RoleArgs, TlsArgs, defaults};
+use chassis::{
+    args::{JwtArgs, RoleArgs, TlsArgs, defaults},
+    signal::ServiceSignals,
+};
 use proto::vault::v1::{
     CreateWorkspaceRequest, DeleteSecretRequest, Plan, PutSecretRequest, Secret, Workspace,
     decrypt_service_client::DecryptServiceClient, key_service_client::KeyServiceClient,
@@ -11,7 +14,6 @@ use proto::vault::v1::{
 };
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
 use super::process_args::process_args;
@@ -25,7 +27,7 @@ pub struct Vault {
     /// The address of gRPC.
     pub address: SocketAddr,
     pub metrics: SocketAddr,
-    stop: CancellationToken,
+    signals: ServiceSignals,
     task: JoinHandle<Result<(), vault_service::RunError>>,
 }
 
@@ -89,21 +91,26 @@ impl Vault {
             listeners.grpc.local_addr().unwrap(),
             listeners.metrics.local_addr().unwrap(),
         );
-        let stop = CancellationToken::new();
-        let task = tokio::spawn(vault_service::run(config, listeners, stop.clone()));
+        let signals = ServiceSignals::default();
+        let task = tokio::spawn(vault_service::run(config, listeners, signals.clone()));
         Self {
             pki,
             dir,
             address,
             metrics,
-            stop,
+            signals,
             task,
         }
     }
 
+    /// Makes the vault read its files again, as SIGHUP does.
+    pub fn reload(&self) {
+        self.signals.reload.send_replace(());
+    }
+
     /// Stops the vault, and waits until the store is closed.
     pub async fn stop(self) {
-        self.stop.cancel();
+        self.signals.shutdown.cancel();
         self.task.await.unwrap().unwrap();
     }
 

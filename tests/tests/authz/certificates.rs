@@ -91,9 +91,11 @@ fn self_signed(dir: &TempDir) -> Files {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_principal_is_matched_exactly_and_a_certificate_names_exactly_one() {
+async fn a_principal_is_matched_exactly_and_exactly_one_name_has_a_role() {
     let vault = Vault::start_with(Pki::new(), |settings| {
-        settings.roles.admin.push("dns:admin.test".to_owned())
+        settings.roles.admin.push("dns:admin.test".to_owned());
+        settings.roles.viewer.push("dns:viewer.test=*".to_owned());
+        settings.roles.viewer.push("spiffe://test/viewer=*".to_owned());
     })
     .await;
     let of = async |uris: &[&str], dns: &[&str]| {
@@ -151,18 +153,36 @@ async fn a_principal_is_matched_exactly_and_a_certificate_names_exactly_one() {
     for several in [
         [pki::ADMIN, "spiffe://test/other"],
         ["spiffe://test/other", pki::ADMIN],
-        [pki::ADMIN, pki::ADMIN],
         [pki::ADMIN, "https://test/admin"],
     ] {
-        assert_eq!(
-            of(&several, &[]).await,
-            CallResult::Unauthenticated,
-            "{several:?}"
-        );
+        assert_eq!(of(&several, &[]).await, CallResult::Served, "{several:?}");
+        // DNS names count only without a URI.
+        assert_eq!(of(&several, &["viewer.test"]).await, CallResult::Served);
+    }
+    for several in [
+        [pki::ADMIN, "spiffe://test/viewer"],
+        [pki::ADMIN, pki::ADMIN],
+        ["spiffe://test/other", "spiffe://test/admin-evil"],
+        ["spiffe://test/admin/", "https://test/admin"],
+    ] {
+        for names in [&[][..], &["admin.test"]] {
+            assert_eq!(
+                of(&several, names).await,
+                CallResult::Unauthenticated,
+                "{several:?} {names:?}"
+            );
+        }
     }
     assert_eq!(of(&[], &[]).await, CallResult::Unauthenticated);
     for names in [
         &["admin.test", "other.test"][..],
+        &["other.test", "*.test", "admin.test"],
+    ] {
+        assert_eq!(of(&[], names).await, CallResult::Served, "{names:?}");
+    }
+    for names in [
+        &["admin.test", "viewer.test"][..],
+        &["other.test", "another.test"],
         &["*.test"],
         &["Admin.test"],
         &["admin.test."],
@@ -172,6 +192,42 @@ async fn a_principal_is_matched_exactly_and_a_certificate_names_exactly_one() {
     for name in ["xadmin.test", "admin.test.evil", "admin"] {
         assert_eq!(of(&[], &[name]).await, CallResult::Denied, "{name}");
     }
+    vault.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_whose_certificate_is_of_no_use_learns_why_without_a_name_in_it() {
+    let vault = Vault::start_with(Pki::new(), |settings| {
+        settings.roles.viewer.push("spiffe://test/viewer=*".to_owned());
+    })
+    .await;
+    let refusal = async |channel: Channel| {
+        let call = wire::open(&channel, "/vault.v1.WorkspaceService/ListWorkspaces", Bytes::new());
+        call.await.map(drop).unwrap_err()
+    };
+    for (uris, why) in [
+        (&[][..], "has no URI and no DNS name"),
+        (&["https://test/admin"], "is neither a SPIFFE ID nor"),
+        (
+            &["spiffe://test/one", "spiffe://test/two"],
+            "several names, and none of them has a role",
+        ),
+        (
+            &[pki::ADMIN, "spiffe://test/viewer"],
+            "several names that have a role here",
+        ),
+    ] {
+        let leaf = Leaf {
+            uris: uris.iter().map(|&uri| uri.to_owned()).collect(),
+            ..admin_leaf()
+        };
+        let status = refusal(with(&vault, &vault.pki.leaf(&leaf))).await;
+        assert_eq!(status.code(), Code::Unauthenticated);
+        assert!(status.message().contains(why), "{status:?}");
+        assert!(!status.message().contains("test/"), "{status:?}");
+    }
+    let status = refusal(wire::anonymous(&vault.pki, vault.address)).await;
+    assert!(status.message().contains("the client sent no certificate"), "{status:?}");
     vault.stop().await;
 }
 

@@ -12,7 +12,7 @@ use chassis::{
     grpc,
     jwt::Issuers,
     keepalive::Ping,
-    tls::{self, Authorities, Identity},
+    tls::{Authorities, Identity, Reloading, ServerTls},
     worker_threads::ThreadCount,
 };
 use e2e::{Pki, pki};
@@ -105,7 +105,8 @@ impl Fake {
         const ROLES: &[Role] = &[Role::Injector];
         let files = issuer.principal(id);
         let identity = Identity::load(&files.cert, &files.key).unwrap();
-        let tls = tls::grpc_server(identity, Some(&Authorities::load(&pki.ca_file()).unwrap())).unwrap();
+        let clients = Authorities::load(&pki.ca_file()).unwrap();
+        let tls = ServerTls::grpc(Reloading::fixed(identity), Some(Reloading::fixed(clients)));
         let principal = Principal::parse(pki::INJECTOR).unwrap();
         let policy = Policy::new([Binding {
             principal,

@@ -18,7 +18,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use chassis::tls::{self, Identity};
+use chassis::tls::{Identity, Reloading, ServerTls};
 use e2e::{PATIENCE, Pair, eventually, pair::server, pki};
 use futures_util::{StreamExt as _, stream};
 use http::{Request, Response, StatusCode, header};

@@ -141,7 +141,7 @@ impl<'a> Line<'a> {
     pub(crate) fn by(self, caller: Option<&'a Caller>) -> Self {
         let principal = caller.and_then(|caller| match &*caller.peer {
             Peer::Known { principal, .. } => Some(Actor::Principal(principal)),
-            Peer::Anonymous => None,
+            Peer::Anonymous | Peer::Unusable(_) => None,
         });
         Self {
             principal,

@@ -131,7 +131,7 @@ fn capitalized(service: &str) -> &str {
 
 fn certificate(peer: &Peer) -> Vec<(&'static str, Markup)> {
     match peer {
-        Peer::Anonymous => Vec::new(),
+        Peer::Anonymous | Peer::Unusable(_) => Vec::new(),
         Peer::Known { principal, not_after } => vec![
             ("Identity", html! { span.mono { (principal) } }),
             ("Certificate expires", expires(*not_after)),

@@ -22,7 +22,10 @@ use proto::{
 };
 use tokio::{
     io::duplex,
-    sync::mpsc::{self, UnboundedReceiver, UnboundedSender},
+    sync::{
+        mpsc::{self, UnboundedReceiver, UnboundedSender},
+        watch,
+    },
     time,
 };
 use tokio_stream::wrappers::ReceiverStream;
@@ -33,8 +36,8 @@ use tonic::{
 };
 use tower::service_fn;
 
-use super::{Duration, Identities, Resolver, Uid, VaultCredentials, credentials, identities};
-use crate::resolve::{ConnectionFault, VaultCondition};
+use super::{Duration, Identities, Resolver, Uid, credentials, identities};
+use crate::resolve::{ConnectionFault, VaultCondition, VaultLink};
 
 /// Time limit for messages of the injector, which rotates its key every minute.
 const TIMEOUT: Duration = Duration::from_secs(600);
@@ -43,6 +46,7 @@ const TIMEOUT: Duration = Duration::from_secs(600);
 pub(crate) struct FakeVault {
     streams: UnboundedReceiver<VaultStream>,
     accepts: Arc<AtomicBool>,
+    tls_changes: watch::Sender<()>,
     _stop: DropGuard,
 }
 
@@ -69,30 +73,26 @@ pub(crate) fn start(timeout: Duration) -> (Resolver, FakeVault) {
 
 /// Returns a resolver with this timeout, and a vault that accepts no connection yet.
 pub(super) fn start_unreachable(timeout: Duration) -> (Resolver, FakeVault) {
-    start_unreachable_for(timeout, credentials())
-}
-
-/// Does the same for an injector with these credentials.
-pub(super) fn start_unreachable_for(
-    timeout: Duration,
-    credentials: VaultCredentials,
-) -> (Resolver, FakeVault) {
     let (opened, streams) = mpsc::unbounded_channel();
     let accepts = Arc::new(AtomicBool::new(false));
-    let (resolver, driver) = Resolver::new(credentials.clone(), timeout, false, Histogram::new([1.0]));
+    let (resolver, driver) = Resolver::new(timeout, false, Histogram::new([1.0]));
     let stop = CancellationToken::new();
-    let condition = VaultCondition::new(&"127.0.0.1:7150".parse().unwrap(), &credentials);
-    let channel = channel(opened, accepts.clone());
-    tokio::spawn(driver.run(channel, ConnectionFault::default(), condition, stop.clone()));
+    let condition = VaultCondition::new(&"127.0.0.1:7150".parse().unwrap(), &credentials());
+    let tls_changes = watch::Sender::new(());
+    let connect = channel(opened, accepts.clone());
+    let link = VaultLink::new(connect, credentials(), tls_changes.subscribe());
+    tokio::spawn(driver.run(link, ConnectionFault::default(), condition, stop.clone()));
     let vault = FakeVault {
         streams,
         accepts,
+        tls_changes,
         _stop: stop.drop_guard(),
     };
     (resolver, vault)
 }
 
-fn channel(opened: UnboundedSender<VaultStream>, accepts: Arc<AtomicBool>) -> Channel {
+/// Returns a function that makes channels to the vault.
+fn channel(opened: UnboundedSender<VaultStream>, accepts: Arc<AtomicBool>) -> impl Fn() -> Channel {
     let service = DecryptServiceServer::new(StreamService(opened));
     let connect = service_fn(move |_| {
         let connected = accepts.load(Ordering::Relaxed).then(|| {
@@ -103,7 +103,7 @@ fn channel(opened: UnboundedSender<VaultStream>, accepts: Arc<AtomicBool>) -> Ch
         });
         async move { connected.ok_or_else(|| io::Error::other("the vault is not reachable")) }
     });
-    Endpoint::from_static("http://vault").connect_with_connector_lazy(connect)
+    move || Endpoint::from_static("http://vault").connect_with_connector_lazy(connect.clone())
 }
 
 /// Hands each opened stream to the test.
@@ -141,6 +141,16 @@ impl DecryptService for StreamService {
 impl FakeVault {
     pub(super) fn accept(&self) {
         self.accepts.store(true, Ordering::Relaxed);
+    }
+
+    /// Accepts no further connection. Open ones stay.
+    pub(super) fn accept_no_more(&self) {
+        self.accepts.store(false, Ordering::Relaxed);
+    }
+
+    /// Replaces the injector's certificate.
+    pub(super) fn renew_certificate(&self) {
+        self.tls_changes.send_replace(());
     }
 
     /// Waits for the next stream.

@@ -10,10 +10,10 @@ use super::{
 };
 use crate::registry::server::Spec;
 
-const TIMEOUT: Duration = Duration::from_secs(2);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(2);
 const MINUTE: Duration = Duration::from_secs(60);
 
-async fn call(resolver: &Resolver) -> Result<(), Reason> {
+pub(super) async fn call(resolver: &Resolver) -> Result<(), Reason> {
     let asked = resolver.workspace_uid(&WorkspaceName::parse("w").unwrap()).await;
     asked.map(drop).map_err(|refusal| refusal.reason)
 }
@@ -32,7 +32,7 @@ fn count(outcomes: &[Result<(), Reason>], reason: Reason) -> usize {
 }
 
 /// Answers every message after `delay` until the stream ends, and returns the number of keys that were announced.
-async fn serve(mut stream: VaultStream, delay: Duration) -> u64 {
+pub(super) async fn serve(mut stream: VaultStream, delay: Duration) -> u64 {
     let mut keys = 0;
     while let Some((calls, recipient)) = stream.receive().await {
         if let Some(recipient) = recipient {

@@ -2,7 +2,7 @@
 
 use std::{cell::RefCell, collections::VecDeque};
 
-use chassis::{keepalive::TcpTimeout, settings::Problems};
+use chassis::{keepalive::TcpTimeout, settings::Problems, tls::Reloading};
 use proto::Uid;
 use tokio::net::TcpListener;
 
@@ -28,7 +28,7 @@ pub(super) async fn lookup_host((name, port): (&str, u16)) -> io::Result<impl It
 
 /// Returns an endpoint named `localhost`, with `loopback` as the assumption about the host.
 fn endpoint(loopback: bool, own: OwnListeners) -> Endpoint {
-    let roots = Arc::new(rustls::RootCertStore::empty());
+    let roots = Reloading::fixed(TrustedRoots::load(&[]).unwrap());
     let limits = LimitSettings::default().check(&mut Problems::default()).unwrap();
     let shared = Arc::new(DialContext {
         roots,

@@ -39,7 +39,7 @@ fn principal(visit: &PageRequest) -> Markup {
             principal,
             not_after: _,
         }) => Some(principal.to_string()),
-        Some(Peer::Anonymous) | None => None,
+        Some(Peer::Anonymous | Peer::Unusable(_)) | None => None,
     };
     html! {
         @match &name {

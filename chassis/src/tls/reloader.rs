@@ -1,0 +1,233 @@
+//! Reading of the files of TLS again when they change.
+
+use std::{
+    fmt,
+    path::PathBuf,
+    thread,
+    time::{Duration, SystemTime},
+};
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family},
+    registry::Registry,
+};
+use tokio::{
+    sync::watch,
+    time::{self, MissedTickBehavior},
+};
+
+use super::reloading::{Reloading, ReloadingSender};
+use crate::{blocking::blocking, file_stamp::FileStamp};
+
+/// Interval between two looks at the files.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// Time for which files must stay the same before they are read, so that a file is rarely read while it is written.
+const SETTLING: Duration = Duration::from_millis(100);
+
+/// Reads the files of TLS again when they change, and replaces the contents in use by the new ones. Files that cannot be
+/// used change nothing.
+#[derive(Default)]
+pub struct Reloader {
+    sources: Vec<Box<dyn FileSource>>,
+    failures: Family<CertificateLabel, Counter>,
+}
+
+impl fmt::Debug for Reloader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Reloader").field(&self.sources.len()).finish()
+    }
+}
+
+#[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub(crate) struct CertificateLabel {
+    certificate: String,
+}
+
+impl Reloader {
+    /// Registers the counter of files that could not be used.
+    pub fn register(&self, registry: &mut Registry) {
+        for source in &self.sources {
+            let certificate = source.label().to_owned();
+            drop(self.failures.get_or_create(&CertificateLabel { certificate }));
+        }
+        registry.register(
+            "aerostack_certificate_reload_failures",
+            "Changes of certificates, keys or CAs that could not be used, by the setting that names the file",
+            self.failures.clone(),
+        );
+    }
+
+    /// Reads files that have changed, and all files at each `reload`. Does not return.
+    pub async fn run(mut self, mut reload: watch::Receiver<()>) {
+        let mut ticks = time::interval(INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // Without a sender of `reload`, only changes count.
+        let mut is_asked = async || {
+            if reload.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
+        loop {
+            let asked = tokio::select! {
+                _ = ticks.tick() => false,
+                () = is_asked() => true,
+            };
+            self = blocking(move || {
+                match asked {
+                    true => self.read_all(),
+                    false => self.read_changed(),
+                }
+                self
+            })
+            .await;
+        }
+    }
+
+    pub(crate) fn add(&mut self, source: impl FileSource + 'static) {
+        self.sources.push(Box::new(source));
+    }
+
+    pub(super) fn read_all(&mut self) {
+        for source in &mut self.sources {
+            source.read(&self.failures);
+        }
+        tracing::info!("SIGHUP: certificates, keys and CAs were read again");
+    }
+
+    pub(super) fn read_changed(&mut self) {
+        let may_have_changed = |stamps: &Stamps, source: &dyn FileSource| source.may_differ(stamps);
+        let stamps: Vec<_> = self.sources.iter().map(|source| source.stamps()).collect();
+        let mut sources = stamps.iter().zip(&self.sources);
+        if !sources.any(|(stamps, source)| may_have_changed(stamps, &**source)) {
+            return;
+        }
+        thread::sleep(SETTLING);
+        for (stamps, source) in stamps.iter().zip(&mut self.sources) {
+            if may_have_changed(stamps, &**source) && source.stamps() == *stamps {
+                source.read(&self.failures);
+            }
+        }
+    }
+}
+
+/// The stamps of the files of one source; `None` for a file that cannot be found.
+type Stamps = Vec<Option<FileStamp>>;
+
+/// The files behind one [`Reloading`].
+pub(crate) trait FileSource: Send + Sync {
+    /// Returns the setting that names the files, without the dashes before it.
+    fn label(&self) -> &str;
+    fn stamps(&self) -> Stamps;
+    /// Returns true when files with these stamps may hold something else than what was read last.
+    fn may_differ(&self, stamps: &Stamps) -> bool;
+    /// Reads the files, and uses their contents if they are good.
+    fn read(&mut self, failures: &Family<CertificateLabel, Counter>);
+}
+
+/// Functions of one kind of content.
+pub(crate) struct FileContent<T> {
+    /// Reads the files.
+    pub(crate) load: Box<dyn Fn() -> Result<T, String> + Send + Sync>,
+    /// Decides whether a new content may take the place of the one in use.
+    pub(crate) check: Box<dyn Fn(&T, &T) -> Result<(), String> + Send + Sync>,
+    /// Describes a content for the log.
+    pub(crate) describe: fn(&T) -> String,
+}
+
+/// Files whose contents together are one value of type `T`.
+pub(crate) struct WatchedFiles<T> {
+    label: String,
+    files: Vec<PathBuf>,
+    content: FileContent<T>,
+    sender: ReloadingSender<T>,
+    /// The stamps right before the last read.
+    stamps: Stamps,
+    /// False when the files may have changed without a change of their stamps.
+    is_settled: bool,
+    /// The reason why the files were not used when they were read last.
+    problem: Option<String>,
+}
+
+impl<T: PartialEq + Send + Sync> WatchedFiles<T> {
+    /// Watches `files`, which `setting` names. `value` is their content, read after `stamps` were.
+    pub(crate) fn new(
+        setting: &str,
+        files: Vec<PathBuf>,
+        value: T,
+        content: FileContent<T>,
+    ) -> (Self, Reloading<T>) {
+        let (sender, reloading) = ReloadingSender::new(Some(value));
+        let watched = Self {
+            label: setting.trim_start_matches('-').to_owned(),
+            files,
+            content,
+            sender,
+            // No stamps yet, so that the first look at the files reads them again: they may have changed since `value`.
+            stamps: Vec::new(),
+            is_settled: false,
+            problem: None,
+        };
+        (watched, reloading)
+    }
+
+    fn load(&self) -> Result<T, String> {
+        let loaded = (self.content.load)()?;
+        if let Some(current) = self.sender.current().filter(|current| **current != loaded) {
+            (self.content.check)(&current, &loaded)?;
+        }
+        Ok(loaded)
+    }
+
+    fn replace(&self, loaded: T) {
+        if self.sender.current().is_some_and(|current| *current == loaded) {
+            return;
+        }
+        tracing::info!(
+            setting = self.label,
+            content = (self.content.describe)(&loaded),
+            "file read again: new connections use it"
+        );
+        self.sender.replace(loaded);
+    }
+}
+
+impl<T: PartialEq + Send + Sync> FileSource for WatchedFiles<T> {
+    fn label(&self) -> &str {
+        &self.label
+    }
+
+    fn stamps(&self) -> Stamps {
+        self.files.iter().map(|file| FileStamp::of(file).ok()).collect()
+    }
+
+    fn may_differ(&self, stamps: &Stamps) -> bool {
+        self.problem.is_some() || !self.is_settled || self.stamps != *stamps
+    }
+
+    fn read(&mut self, failures: &Family<CertificateLabel, Counter>) {
+        let (now, stamps) = (SystemTime::now(), self.stamps());
+        self.is_settled = stamps.iter().flatten().all(|stamp| stamp.is_settled(now));
+        self.stamps = stamps;
+        let problem = match self.load() {
+            Ok(loaded) => {
+                self.replace(loaded);
+                None
+            }
+            Err(problem) => Some(problem),
+        };
+        if let Some(error) = problem
+            .as_ref()
+            .filter(|problem| self.problem.as_ref() != Some(problem))
+        {
+            let certificate = self.label.clone();
+            failures.get_or_create(&CertificateLabel { certificate }).inc();
+            tracing::warn!(
+                setting = self.label,
+                error,
+                "file not used: what was read before stays in use"
+            );
+        }
+        self.problem = problem;
+    }
+}
