@@ -43,6 +43,14 @@ impl StreamOpener {
         Self { channel, credentials }
     }
 
+    /// Returns the reason that calls get while the vault refuses streams.
+    pub(super) fn refused_message(&self) -> &'static str {
+        match self.credentials.token_file() {
+            None => "the vault refuses this injector",
+            Some(_) => "the vault refuses this injector, or the injector has no valid token",
+        }
+    }
+
     /// Opens a stream with the present credentials.
     pub(super) async fn open(&self) -> Result<OpenStream, Status> {
         let credentials = self.credentials.present().map_err(no_token)?;
