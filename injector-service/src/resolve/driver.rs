@@ -342,7 +342,8 @@ impl StreamDriver {
         ) {
             return;
         }
-        let refusal = || Refusal::new(Reason::VaultRefused, "the vault refuses this injector");
+        let message = self.link.refused_message();
+        let refusal = || Refusal::new(Reason::VaultRefused, message);
         self.pending.refuse_all(refusal);
         while let Ok(pending) = self.queue.try_recv() {
             pending.complete(Err(refusal()));

@@ -63,6 +63,14 @@ impl VaultLink {
         }
     }
 
+    /// Returns the reason that calls get while the vault refuses streams.
+    pub(super) fn refused_message(&self) -> &'static str {
+        match self.credentials.token_file() {
+            None => "the vault refuses this injector",
+            Some(_) => "the vault refuses this injector, or the injector has no valid token",
+        }
+    }
+
     /// Returns a new connection, with the present certificate and CAs.
     pub(super) fn connect(&self) -> VaultConnection {
         let mut tls_changes = self.tls_changes.clone();
