@@ -3,7 +3,7 @@
 //! A binary calls [`startup`], which reads the [`settings`], starts the log ([`telemetry`]) and listens to [`signal`]s. The
 //! service binds its sockets with [`listen`] and serves gRPC with [`grpc`] (TLS, one [`authz`] layer before every handler,
 //! [`health`] and reflection) and its [`probe`]s over plain HTTP. It calls another service through a [`channel`]. [`pki`] makes
-//! certificates.
+//! certificates, and [`kubernetes`] keeps them in a cluster.
 
 #![warn(missing_docs)]
 
@@ -21,6 +21,7 @@ mod guarded_response;
 pub mod health;
 pub mod healthcheck;
 pub mod keepalive;
+pub mod kubernetes;
 pub mod listen;
 mod log_writer;
 pub mod pki;
