@@ -20,6 +20,7 @@ use crate::{
     proxy::{Hosts, ListenerRoute},
     resolve::Identities,
     upstream,
+    webhook::WebhookSettings,
 };
 
 /// The prefix of all environment variables of this service.
@@ -44,6 +45,8 @@ pub enum Command {
         #[arg(long, default_value = "127.0.0.1:9052", value_name = "ADDRESS")]
         metrics_listen: String,
     },
+    /// Run the admission webhook that adds the injector to pods of Kubernetes as a sidecar
+    Webhook(Box<WebhookSettings>),
 }
 
 /// The settings as text, before [`Settings::check`]. Each one is a flag and an environment variable that begins with

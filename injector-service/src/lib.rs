@@ -29,6 +29,7 @@ mod status;
 mod template;
 mod upstream;
 mod value_totals;
+pub mod webhook;
 
 use std::{io, sync::Arc, time::SystemTime};
 
