@@ -38,6 +38,14 @@ pub struct ServiceAddress {
 #[error("the address of a service is HOST:PORT")]
 pub struct ServiceAddressError;
 
+impl ServiceAddress {
+    /// Returns the port.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+}
+
 impl std::str::FromStr for ServiceAddress {
     type Err = ServiceAddressError;
 

@@ -2,7 +2,8 @@
 //!
 //! A binary calls [`startup`], which reads the [`settings`], starts the log ([`telemetry`]) and listens to [`signal`]s. The
 //! service binds its sockets with [`listen`] and serves gRPC with [`grpc`] (TLS, one [`authz`] layer before every handler,
-//! [`health`] and reflection) and its [`probe`]s over plain HTTP. It calls another service through a [`channel`].
+//! [`health`] and reflection) and its [`probe`]s over plain HTTP. It calls another service through a [`channel`]. [`pki`] makes
+//! certificates, and [`kubernetes`] keeps them in a cluster.
 
 #![warn(missing_docs)]
 
@@ -22,8 +23,10 @@ pub mod health;
 pub mod healthcheck;
 pub mod jwt;
 pub mod keepalive;
+pub mod kubernetes;
 pub mod listen;
 mod log_writer;
+pub mod pki;
 pub mod probe;
 pub mod process_metrics;
 mod reflection;

@@ -15,6 +15,7 @@ mod failure;
 #[cfg(test)]
 mod help_tests;
 mod init;
+mod kubernetes_command;
 mod manifest;
 mod model;
 mod output;

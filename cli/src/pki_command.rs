@@ -68,7 +68,7 @@ pub enum Holder {
 
 /// Accepts only SPIFFE IDs: a URI names the principal whatever DNS names the certificate has. A `dns:` principal would
 /// depend on them.
-fn spiffe_id(text: &str) -> Result<String, PrincipalError> {
+pub(crate) fn spiffe_id(text: &str) -> Result<String, PrincipalError> {
     match Principal::parse(text)? {
         Principal::Spiffe(id) => Ok(id.to_string()),
         Principal::Dns(_) | Principal::Jwt(_) | Principal::Token(_) => Err(PrincipalError::Spiffe),

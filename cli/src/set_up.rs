@@ -22,6 +22,7 @@ use crate::{
     echo::EchoArgs,
     failure::{Failure, FailureKind},
     init::{self, InitArgs},
+    kubernetes_command::{self, KubernetesCommand},
     pki_command::PkiCommand,
 };
 
@@ -32,6 +33,9 @@ pub enum SetUpCommand {
     /// Make certificates for the services and their administrators, with a new certificate authority
     #[command(subcommand)]
     Pki(PkiCommand),
+    /// Make and renew certificates inside a Kubernetes cluster
+    #[command(subcommand)]
+    Kubernetes(KubernetesCommand),
     /// Make a workspace, a secret and a server for a demo, on running services
     Demo(DemoArgs),
     /// Run an upstream that answers with the request that it received: the path in clear, values as fingerprints
@@ -43,6 +47,18 @@ impl SetUpCommand {
         match self {
             Self::Init(args) => init(&args),
             Self::Pki(command) => pki(&command),
+            Self::Kubernetes(command) => with_exit_code(|failed| {
+                startup::serve(
+                    Logging::of_command("warn"),
+                    MemoryAccess::Private,
+                    || Ok(()),
+                    async |(), _| {
+                        let made = command.run().await;
+                        say_made(&made.map_err(failed.of(kubernetes_command::failure_kind))?);
+                        Ok(())
+                    },
+                )
+            }),
             Self::Demo(args) => match command::find_connection(connect) {
                 Ok(connection) => with_exit_code(|failed| {
                     startup::serve(
@@ -75,8 +91,7 @@ impl SetUpCommand {
 
 fn init(args: &InitArgs) -> ExitCode {
     match init::run(args) {
-        Ok(made) if made.is_empty() => say("Everything was there already.\n"),
-        Ok(made) => made.iter().for_each(|what| say(&format!("Made {what}.\n"))),
+        Ok(made) => say_made(&made),
         Err(error) => return command::print_failure(&Failure::new(error.kind(), chain(&error))),
     }
     ExitCode::SUCCESS
@@ -84,11 +99,18 @@ fn init(args: &InitArgs) -> ExitCode {
 
 fn pki(command: &PkiCommand) -> ExitCode {
     match command.run() {
-        Ok(None) => say("Everything was there already.\n"),
-        Ok(Some(made)) => say(&format!("Made {made}.\n")),
+        Ok(made) => say_made(made.as_slice()),
         Err(error) => return command::print_failure(&Failure::new(error.kind(), chain(&error))),
     }
     ExitCode::SUCCESS
+}
+
+/// Prints a sentence for each thing that a command made.
+fn say_made(made: &[String]) {
+    match made {
+        [] => say("Everything was there already.\n"),
+        made => made.iter().for_each(|what| say(&format!("Made {what}.\n"))),
+    }
 }
 
 /// The kind of the failure that ended a command, for its exit code.

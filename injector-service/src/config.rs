@@ -24,6 +24,7 @@ use crate::{
     proxy::{Hosts, ListenerRoute},
     resolve::{InjectorIdentity, VaultCredentials},
     upstream::TrustedRoots,
+    webhook::WebhookSettings,
 };
 
 pub use callers::CallerArgs;
@@ -53,6 +54,8 @@ pub enum Command {
         #[arg(long)]
         startup: bool,
     },
+    /// Run the admission webhook that adds the injector to pods of Kubernetes as a sidecar
+    Webhook(Box<WebhookSettings>),
 }
 
 /// The settings as text, before [`Settings::check`]. Each one is a flag and an environment variable that begins with

@@ -32,6 +32,7 @@ mod status;
 mod template;
 mod upstream;
 mod value_totals;
+pub mod webhook;
 
 use std::{io, mem, net::SocketAddr, path::PathBuf, sync::Arc, time::SystemTime};
 

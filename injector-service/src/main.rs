@@ -10,6 +10,7 @@ use injector_service::{
     Listeners,
     config::{Cli, Command, ENVIRONMENT, Settings},
     run,
+    webhook::{self, WebhookListeners, WebhookSettings},
 };
 use mimalloc::MiMalloc;
 use zeroizing_alloc::ZeroAlloc;
@@ -32,6 +33,10 @@ fn main() -> ExitCode {
             healthcheck::run(&metrics_listen, page)
         }
         Ok(Cli {
+            command: Some(Command::Webhook(settings)),
+            ..
+        }) => serve_webhook(*settings),
+        Ok(Cli {
             command: None,
             settings,
         }) => serve(settings),
@@ -51,6 +56,22 @@ fn serve(settings: Settings) -> ExitCode {
         async |config, asked| {
             let listeners = Listeners::bind(&config).await?;
             Ok(run(config, listeners, asked).await?)
+        },
+    )
+}
+
+fn serve_webhook(settings: WebhookSettings) -> ExitCode {
+    let checked = settings.clone();
+    startup::serve(
+        settings.process.logging(),
+        settings.process.memory(),
+        || {
+            settings::warn_of_unknown::<webhook::WebhookCli>(webhook::ENVIRONMENT);
+            checked.check()
+        },
+        async |config, signals| {
+            let listeners = WebhookListeners::bind(&config).await?;
+            Ok(webhook::run(config, listeners, signals).await?)
         },
     )
 }

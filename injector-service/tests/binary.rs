@@ -96,6 +96,29 @@ fn what_the_command_line_does_not_know_is_a_usage_error() {
     }
 }
 
+#[test]
+fn the_webhook_reports_its_mistakes_at_once_and_has_variables_of_its_own() {
+    let environment = [
+        ("AEROSTACK_WEBHOOK_IMAGE", "registry.example.org/injector:1"),
+        ("AEROSTACK_WEBHOOK_CPU", "much"),
+        ("AEROSTACK_INJECTOR_VAULT", "127.0.0.1:7150"),
+    ];
+    let output = injector(&["webhook", "--memory", "64"], &environment);
+    let said = said(&output);
+    assert_eq!(output.status.code(), Some(USAGE), "{said}");
+    for part in [
+        "--vault: is required",
+        "--vault-id: is required",
+        "--vault-ca: is required",
+        "--tls-cert: is required",
+        "--cpu: \"much\" is not a quantity",
+        "--memory: \"64\" is less than 16Mi",
+    ] {
+        assert!(said.contains(part), "{part:?} is not in {said}");
+    }
+    assert!(!said.contains("--image"), "{said}");
+}
+
 /// Returns the user ID of this process, or the ID of `nobody` when the process runs as root.
 fn user() -> u32 {
     match geteuid().as_raw() {

@@ -1,8 +1,10 @@
-"""Certificates of the authority of `aerostack dev`, for clients that `dev` makes none for."""
+"""Certificates of the authority of `aerostack dev`, for clients that `dev` makes none for, and certificates that sign
+themselves."""
 
 from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
+from ipaddress import ip_address
 from pathlib import Path
 
 from cryptography import x509
@@ -36,3 +38,29 @@ def client(pki: Path, folder: Path, name: str, principal: str, *, expired: bool 
     private = serialization.PrivateFormat.PKCS8
     files[1].write_bytes(key.private_bytes(serialization.Encoding.PEM, private, serialization.NoEncryption()))
     return ["--cert", str(files[0]), "--key", str(files[1])]
+
+
+def self_signed(folder: Path, name: str) -> tuple[Path, Path]:
+    """Makes the certificate of a server, which is its own authority, and its key. `name` is `DNS:…` or `IP:…`."""
+    kind, value = name.split(":")
+    alternative = x509.DNSName(value) if kind == "DNS" else x509.IPAddress(ip_address(value))
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a server of a test")])
+    key = ec.generate_private_key(ec.SECP256R1())
+    now = datetime.now(timezone.utc)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([alternative]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    files = folder / "cert.pem", folder / "key.pem"
+    files[1].touch(0o600)
+    private = serialization.PrivateFormat.PKCS8
+    files[1].write_bytes(key.private_bytes(serialization.Encoding.PEM, private, serialization.NoEncryption()))
+    files[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    return files

@@ -1,4 +1,4 @@
-//! Tests that `docs/configuration.md` lists the settings of both services as `--help` does.
+//! Tests that `docs/configuration.md` lists the settings of both services and of the webhook as `--help` does.
 #![allow(
     clippy::unwrap_used,
     reason = "a test that cannot be set up should say so at once"
@@ -57,4 +57,10 @@ fn the_document_has_every_setting_of_the_vault() {
 #[test]
 fn the_document_has_every_setting_of_the_injector() {
     check::<injector_service::config::Settings>("injector-service", injector_service::config::ENVIRONMENT);
+}
+
+#[test]
+fn the_document_has_every_setting_of_the_webhook() {
+    use injector_service::webhook::{ENVIRONMENT, WebhookSettings};
+    check::<WebhookSettings>("injector-service webhook", ENVIRONMENT);
 }

@@ -6,7 +6,8 @@ use clap::{ArgAction, Command, CommandFactory, builder::BoolishValueParser, buil
 
 /// Gives each setting an environment variable: `prefix` and the flag in upper case, `--data-dir` as
 /// `AEROSTACK_VAULT_DATA_DIR`. A flag without a value reads `true`, `yes`, `on`, `1` and their opposites from its
-/// variable. A flag of a subcommand has a variable only when the service has a setting of that name.
+/// variable. A flag of a subcommand has a variable only when the service has a setting of that name. A flag that has a variable
+/// already keeps it.
 pub fn with_variables(command: Command, prefix: &str) -> Command {
     let settings: Vec<_> = command.get_arguments().map(|arg| arg.get_id().clone()).collect();
     command
@@ -19,8 +20,11 @@ pub fn with_variables(command: Command, prefix: &str) -> Command {
         })
 }
 
-fn with_variable(arg: clap::Arg, prefix: &str) -> clap::Arg {
-    let Some(flag) = arg.get_long() else { return arg };
+/// Gives one setting its environment variable. A subcommand with settings of its own calls this function for each of them.
+pub fn with_variable(arg: clap::Arg, prefix: &str) -> clap::Arg {
+    let Some(flag) = arg.get_long().filter(|_| arg.get_env().is_none()) else {
+        return arg;
+    };
     let variable = format!("{prefix}{}", flag.to_uppercase().replace('-', "_"));
     let arg = arg.env(variable);
     match arg.get_action() {
@@ -105,6 +109,18 @@ mod tests {
         let subcommand = command.find_subcommand("sub").unwrap();
         assert_eq!(variable(subcommand, "dir"), named("AEROSTACK_X_DIR"));
         assert_eq!(variable(subcommand, "output"), None);
+    }
+
+    #[test]
+    fn a_subcommand_with_settings_of_its_own_keeps_their_variables() {
+        let own = |arg| with_variable(arg, "AEROSTACK_Y_");
+        let serving = Command::new("serving")
+            .arg(Arg::new("dir").long("dir"))
+            .mut_args(own);
+        let command = with_variables(command().subcommand(serving), "AEROSTACK_X_");
+        let serving = command.find_subcommand("serving").unwrap();
+        let dir = serving.get_arguments().find(|arg| arg.get_id() == "dir");
+        assert_eq!(dir.and_then(Arg::get_env).unwrap(), "AEROSTACK_Y_DIR");
     }
 
     #[test]

@@ -19,7 +19,7 @@ use crate::{
 use proto::{Principal, WorkspaceName};
 
 pub(crate) use environment::without_empty;
-pub use environment::{is_set_by_others, warn_of_unknown, with_variables};
+pub use environment::{is_set_by_others, warn_of_unknown, with_variable, with_variables};
 
 /// Exit code for mistakes in the settings (`EX_USAGE` of sysexits.h).
 pub const EXIT_USAGE: u8 = 64;

@@ -5,8 +5,9 @@ use std::{
     time::SystemTime,
 };
 
+use chassis::pki::{Ca, CaSpec, Leaf};
+
 use super::{
-    certificate::{Ca, CaSpec, Leaf},
     error::PkiError,
     file::{self, Owner},
     files::{LeafFiles, ensure_ca, ensure_leaf},

@@ -5,8 +5,9 @@ use std::{
     time::SystemTime,
 };
 
+use chassis::pki::{CaSpec, Leaf};
+
 use super::{
-    certificate::{CaSpec, Leaf},
     error::PkiError,
     file,
     files::{LeafFiles, ensure_ca, ensure_leaf},

@@ -5,7 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::certificate::IssueError;
+use chassis::pki::IssueError;
+
 use crate::failure::FailureKind;
 
 /// Errors of reading and making certificates and certificate authorities.

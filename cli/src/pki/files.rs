@@ -2,14 +2,15 @@
 
 use std::{
     path::{Path, PathBuf},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
-use super::{
-    certificate::{Ca, CaSpec, Leaf, issue},
-    error::PkiError,
-    file, validity,
-};
+use chassis::pki::{self, Ca, CaSpec, Leaf, issue};
+
+use super::{error::PkiError, file};
+
+/// A leaf that expires within this time is made anew. An authority that does is reported as out of date.
+const RENEW_BEFORE: Duration = Duration::from_hours(30 * 24);
 
 /// The paths of a certificate and of its private key (PKCS #8), both PEM.
 #[derive(Debug, PartialEq, Eq)]
@@ -51,7 +52,7 @@ pub(super) fn ensure_ca(dir: &Path, spec: &CaSpec, now: SystemTime) -> Result<Ca
 /// constraints, or with the constraints that an earlier release gave. Another program's CA is thereby refused.
 fn load_ca(dir: &Path, spec: &CaSpec, cert: &[u8], key: &[u8], now: SystemTime) -> Result<Ca, PkiError> {
     let foreign = || PkiError::CaForeign(dir.to_owned());
-    let stored = validity::parse(cert).ok_or_else(foreign)?;
+    let stored = pki::parse_certificate(cert).ok_or_else(foreign)?;
     let earlier = CaSpec {
         only_loopback_addresses: true,
         ..spec.clone()
@@ -59,9 +60,9 @@ fn load_ca(dir: &Path, spec: &CaSpec, cert: &[u8], key: &[u8], now: SystemTime) 
     let ca = [spec, &earlier]
         .into_iter()
         .filter_map(|spec| Ca::with_key(spec, key).ok())
-        .find(|ca| validity::is_same_authority(&stored, ca.cert()))
+        .find(|ca| pki::is_same_authority(&stored, ca.cert()))
         .ok_or_else(foreign)?;
-    if !validity::ca_is_valid(&stored, now) {
+    if !pki::ca_is_valid(&stored, &[now, now + RENEW_BEFORE]) {
         return Err(PkiError::CaOutOfDate(dir.to_owned()));
     }
     Ok(ca)
@@ -76,7 +77,8 @@ pub(super) fn ensure_leaf(
 ) -> Result<(LeafFiles, bool), PkiError> {
     let files = LeafFiles::at(dir, &leaf.name);
     let stored = file::read_cert(&files.cert)?.zip(file::read_key(&files.key)?);
-    let stale = !stored.is_some_and(|(cert, key)| validity::leaf_is_valid(ca, leaf, &cert, &key, now));
+    let times = [now, now + RENEW_BEFORE];
+    let stale = !stored.is_some_and(|(cert, key)| pki::leaf_is_valid(ca.cert(), leaf, &cert, &key, &times));
     if stale {
         let issued = issue(ca, leaf)?;
         files.write(&issued.cert_pem, &issued.key_pem)?;

@@ -1,4 +1,4 @@
-//! Certificates that this program makes: those of `aerostack dev`, `aerostack init` and `aerostack pki`, and of tests.
+//! Folders of certificates that this program makes: those of `aerostack dev`, `aerostack init` and `aerostack pki`, and of tests.
 //!
 //! The development CA may be put into the trust stores of browsers and tools on the developer's machine. To make a stolen
 //! key of little use, name constraints limit the CA to `localhost` and the names beneath it, and the services recognize
@@ -10,23 +10,16 @@
 //! so the next run detects a missing or mismatched file and makes a new one.
 
 mod authority;
-mod certificate;
 mod development;
 mod error;
 mod file;
 mod files;
 #[cfg(test)]
 mod tests;
-mod validity;
 
-pub use self::{
-    authority::Authority,
-    certificate::{
-        ADMIN_ID, Ca, CaSpec, DEMO_ID, DEVELOPMENT_ORGANIZATION, INJECTOR_ID, IssueError, Issued, Leaf,
-        Usage, VAULT_ID, issue,
-    },
-    development::DevPki,
-    error::PkiError,
-    file::Owner,
-    files::LeafFiles,
+pub use chassis::{
+    pki::{ADMIN_ID, Ca, CaSpec, DEMO_ID, INJECTOR_ID, IssueError, Issued, Leaf, Usage, VAULT_ID, issue},
+    tls::DEVELOPMENT_ORGANIZATION,
 };
+
+pub use self::{authority::Authority, development::DevPki, error::PkiError, file::Owner, files::LeafFiles};

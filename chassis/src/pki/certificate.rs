@@ -11,8 +11,7 @@ use rcgen::{
 use rustls_pki_types::CertificateDer;
 use zeroize::Zeroizing;
 
-/// The organization in the subject of a development CA, by which the services recognize such a CA.
-pub use chassis::tls::DEVELOPMENT_ORGANIZATION;
+use crate::tls::DEVELOPMENT_ORGANIZATION;
 
 /// Principal of the vault in certificates of `aerostack dev` and `aerostack init`.
 pub const VAULT_ID: &str = "spiffe://aerostack.localhost/vault";
@@ -34,14 +33,18 @@ pub struct IssueError(#[from] rcgen::Error);
 /// The content of a CA certificate. The key is always P-256, and the path length is 0: no CA may be beneath this one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CaSpec {
+    /// Organization of the subject.
     pub organization: String,
+    /// Common name of the subject.
     pub common_name: String,
     /// The DNS names, besides `localhost`, that the CA may issue for, with all names beneath each. `None` permits any name.
     pub permitted_names: Option<Vec<String>>,
     /// True for a CA of an earlier release, whose constraints also permit only loopback addresses. BoringSSL refuses every
     /// leaf with an address beneath such a CA.
     pub only_loopback_addresses: bool,
+    /// Begin of the validity.
     pub not_before: SystemTime,
+    /// End of the validity.
     pub not_after: SystemTime,
 }
 
@@ -55,7 +58,9 @@ pub struct Ca {
 /// An extended key usage (RFC 5280, 4.2.1.12).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Usage {
+    /// The holder accepts TLS connections.
     Server,
+    /// The holder makes TLS connections and presents the certificate.
     Client,
 }
 
@@ -66,10 +71,15 @@ pub struct Leaf {
     pub name: String,
     /// URI SANs: the principal, when the principal is a SPIFFE ID.
     pub uris: Vec<String>,
+    /// DNS SANs.
     pub dns: Vec<String>,
+    /// IP address SANs.
     pub ips: Vec<IpAddr>,
+    /// The extended key usages.
     pub usages: Vec<Usage>,
+    /// Begin of the validity.
     pub not_before: SystemTime,
+    /// End of the validity.
     pub not_after: SystemTime,
     /// Basic constraints, cA. True only in tests.
     pub is_ca: bool,
@@ -79,6 +89,7 @@ pub struct Leaf {
 pub struct Issued {
     /// The whole certificate chain, which is one certificate: intermediate authorities do not exist.
     pub cert_pem: String,
+    /// The private key.
     pub key_pem: Zeroizing<String>,
 }
 
@@ -166,7 +177,10 @@ impl Ca {
 
     /// Makes a CA with an existing key (PKCS #8, PEM). The certificate is signed anew, so only the dates and the signature
     /// differ from an earlier certificate, and no leaf depends on them.
-    pub(super) fn with_key(spec: &CaSpec, key_pem: &[u8]) -> Result<Ca, IssueError> {
+    ///
+    /// # Errors
+    /// [`IssueError`], when the key is not a P-256 key in this form.
+    pub fn with_key(spec: &CaSpec, key_pem: &[u8]) -> Result<Ca, IssueError> {
         Self::sign_itself(spec.params(), parse_key(key_pem)?)
     }
 
@@ -181,11 +195,15 @@ impl Ca {
         self.cert.pem()
     }
 
-    pub(super) fn cert(&self) -> &CertificateDer<'static> {
+    /// Returns the certificate in DER.
+    #[must_use]
+    pub fn cert(&self) -> &CertificateDer<'static> {
         self.cert.der()
     }
 
-    pub(super) fn key_pem(&self) -> Zeroizing<String> {
+    /// Returns the private key (PKCS #8, PEM).
+    #[must_use]
+    pub fn key_pem(&self) -> Zeroizing<String> {
         Zeroizing::new(self.key.serialize_pem())
     }
 }
@@ -216,6 +234,7 @@ impl Leaf {
         }
     }
 
+    /// Adds a DNS name.
     #[must_use]
     pub fn also_named(mut self, name: &str) -> Self {
         self.dns.push(name.to_owned());
@@ -231,6 +250,7 @@ impl Leaf {
         }
     }
 
+    /// Returns the leaf of a development vault, with [`VAULT_ID`].
     #[must_use]
     pub fn vault(now: SystemTime) -> Self {
         Leaf::new("vault", VAULT_ID, &[Usage::Server], now).on_loopback()
@@ -242,6 +262,7 @@ impl Leaf {
         Leaf::new("injector", INJECTOR_ID, &[Usage::Server, Usage::Client], now).on_loopback()
     }
 
+    /// Returns the leaf of a developer, with [`ADMIN_ID`].
     #[must_use]
     pub fn admin(now: SystemTime) -> Self {
         Leaf::new("admin", ADMIN_ID, &[Usage::Client], now)

@@ -1,0 +1,62 @@
+//! The reasons for which a pod that asks for a sidecar is denied. Kubernetes shows the text to whoever creates the pod.
+
+use http::StatusCode;
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Denial {
+    #[error("the annotation {annotation} is wrong: {problem}")]
+    InvalidAnnotation {
+        annotation: &'static str,
+        problem: String,
+    },
+    #[error("the annotation {name} is unknown; known are {known}")]
+    UnknownAnnotation { name: String, known: String },
+    #[error(
+        "the annotation aerostack.dev/servers-config is missing: it names the ConfigMap whose key servers.yaml has the servers"
+    )]
+    NoServersConfig,
+    #[error("the namespace {0} is excluded from injection; remove the annotation aerostack.dev/inject")]
+    ExcludedNamespace(String),
+    #[error(
+        "a pod with hostNetwork gets no sidecar: its data plane would listen on the node's loopback interface, where every process \
+         with the node's network reaches it"
+    )]
+    HostNetwork,
+    #[error("the sidecar runs on Linux only, and this pod is for Windows")]
+    Windows,
+    #[error("the container {container} uses port {port}, which the sidecar needs")]
+    PortInUse { port: u16, container: String },
+    #[error("the port {0} of aerostack.dev/listen-server is one of the sidecar's other ports")]
+    OwnPort(u16),
+    #[error("the pod has a container named {0} that this webhook did not add; rename it")]
+    ForeignContainer(&'static str),
+    #[error("the pod has a volume named {0} that this webhook did not add; rename it")]
+    ForeignVolume(String),
+    #[error(
+        "the network of this pod is only usable once {proxy} runs, which is an ordinary container here and starts after the sidecar; \
+         run {proxy} as a native sidecar, or exclude the vault's port with the annotation {annotation}: \"{port}\""
+    )]
+    MeshStartsLater {
+        proxy: &'static str,
+        annotation: &'static str,
+        port: u16,
+    },
+}
+
+impl Denial {
+    /// Returns the HTTP status code for Kubernetes: 403 for a pod that is not allowed, 400 for one that is wrong.
+    pub(super) fn code(&self) -> StatusCode {
+        match self {
+            Self::ExcludedNamespace(_) | Self::HostNetwork => StatusCode::FORBIDDEN,
+            Self::InvalidAnnotation { .. }
+            | Self::UnknownAnnotation { .. }
+            | Self::NoServersConfig
+            | Self::Windows
+            | Self::PortInUse { .. }
+            | Self::OwnPort(_)
+            | Self::ForeignContainer(_)
+            | Self::ForeignVolume(_)
+            | Self::MeshStartsLater { .. } => StatusCode::BAD_REQUEST,
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! Injections into the recorded reviews of `tests/peers/webhook`, which the tests of peers post over HTTPS.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test that panics has failed"
+)]
+
+use std::{fs, path::PathBuf};
+
+use chassis::kubernetes::ObjectName;
+use proto::Principal;
+use serde_json::json;
+
+use super::*;
+use crate::webhook::quantity::ResourceAmount;
+
+/// The CAs and the settings are those of the tests of peers, so that a recorded pod that has its sidecar already has this one.
+const VAULT_CA: &str = include_str!("../../../../tests/peers/webhook/vault-ca.pem");
+
+fn settings() -> InjectionSettings {
+    InjectionSettings {
+        image: "registry.example.org/aerostack/injector:test".to_owned(),
+        vault: "aerostack-vault.aerostack.svc:7150".parse().unwrap(),
+        vault_id: Principal::parse("spiffe://aerostack/vault").unwrap(),
+        token_audience: "aerostack-vault".to_owned(),
+        cpu: ResourceAmount::parse("20m").unwrap(),
+        memory: ResourceAmount::parse("64Mi,128Mi").unwrap(),
+        excluded_namespaces: vec![ObjectName::parse("kube-system").unwrap()],
+    }
+}
+
+fn file(name: &str) -> Value {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/peers/webhook");
+    serde_json::from_slice(&fs::read(folder.join(format!("{name}.json"))).unwrap()).unwrap()
+}
+
+/// Returns the pod of a recorded review.
+fn recorded(name: &str) -> Value {
+    file(name)["request"]["object"].clone()
+}
+
+fn review(pod: &Value) -> Result<PodInjection, Denial> {
+    let namespace = pod["metadata"]["namespace"].as_str().unwrap();
+    inject(pod, namespace, &settings(), VAULT_CA)
+}
+
+/// Applies a patch whose operations all add a member of an object.
+fn patched(mut pod: Value, operations: Vec<Value>) -> Value {
+    for operation in operations {
+        assert_eq!(operation["op"], "add");
+        let (parent, member) = operation["path"].as_str().unwrap().rsplit_once('/').unwrap();
+        pod.pointer_mut(parent).unwrap()[member] = operation["value"].clone();
+    }
+    pod
+}
+
+fn injected(pod: Value) -> Value {
+    match review(&pod).unwrap() {
+        PodInjection::Patch(operations) => patched(pod, operations),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn names(list: &Value) -> Vec<&str> {
+    list.as_array().unwrap().iter().map(pod::name).collect()
+}
+
+#[test]
+fn each_recorded_pod_has_the_expected_result_and_a_second_review_changes_nothing() {
+    let expected = file("expected");
+    let expected = expected.as_object().unwrap();
+    assert!(expected.len() >= 20);
+    for (name, expected) in expected {
+        let pod = recorded(name);
+        match (expected["outcome"].as_str().unwrap(), review(&pod)) {
+            ("injected", Ok(PodInjection::Patch(operations))) => {
+                assert_eq!(
+                    review(&patched(pod, operations)),
+                    Ok(PodInjection::Complete),
+                    "{name}"
+                );
+            }
+            ("complete", Ok(PodInjection::Complete)) | ("not_requested", Ok(PodInjection::NotRequested)) => {}
+            ("denied", Err(denial)) => {
+                let message = expected["message"].as_str().unwrap();
+                assert!(denial.to_string().contains(message), "{name}: {denial}");
+                assert_eq!(denial.code().as_u16(), expected["code"], "{name}");
+            }
+            // `review` looks at the pod alone, and not at the operation.
+            ("ignored", Ok(_)) => {}
+            (expected, result) => panic!("{name}: {expected}, {result:?}"),
+        }
+    }
+}
+
+#[test]
+fn fields_that_no_release_knows_stay_as_they_are() {
+    let mut pod = recorded("plain");
+    pod["spec"]["ofTomorrow"] = json!({"list": [1, 2.5, null]});
+    pod["spec"]["containers"][0]["ofTomorrow"] = json!(true);
+    let injected = injected(pod);
+    assert_eq!(injected["spec"]["ofTomorrow"], json!({"list": [1, 2.5, null]}));
+    assert_eq!(injected["spec"]["containers"][0]["ofTomorrow"], true);
+}
+
+#[test]
+fn the_sidecar_gets_a_token_the_vaults_authorities_and_the_servers() {
+    let injected = injected(recorded("plain"));
+    let volumes = &injected["spec"]["volumes"];
+    let by_name = |name| &volumes[pod::position(volumes.as_array().unwrap(), name).unwrap()];
+    let token = &by_name("aerostack-token")["projected"]["sources"][0]["serviceAccountToken"];
+    assert_eq!(
+        token,
+        &json!({"audience": "aerostack-vault", "expirationSeconds": 600, "path": "token"})
+    );
+    // Without `fsGroup`, the file belongs to root, and uid 65532 reads it by this mode alone.
+    assert_eq!(by_name("aerostack-token")["projected"]["defaultMode"], 0o444);
+    assert_eq!(by_name("aerostack-servers")["configMap"]["name"], "web-servers");
+    let items = &by_name("aerostack-ca")["downwardAPI"]["items"];
+    let annotation = "metadata.annotations['aerostack.dev/vault-ca']";
+    assert_eq!(items[0]["fieldRef"]["fieldPath"], annotation);
+    assert_eq!(
+        injected["metadata"]["annotations"]["aerostack.dev/vault-ca"],
+        VAULT_CA
+    );
+    assert_eq!(injected["metadata"]["labels"]["aerostack.dev/injector"], "true");
+    let mounting = |container: &Value| container["volumeMounts"].to_string().contains("aerostack-token");
+    assert!(mounting(&injected["spec"]["initContainers"][0]));
+    assert!(!mounting(&injected["spec"]["containers"][0]));
+}
+
+#[test]
+fn the_sidecar_starts_when_the_network_of_a_mesh_works() {
+    for (recorded_as, order) in [
+        ("init-containers", &["aerostack-injector", "migrate", "log-agent"][..]),
+        ("istio-native", &["istio-init", "istio-proxy", "aerostack-injector", "migrate"]),
+        ("after-another-webhook", &["istio-init", "istio-proxy", "aerostack-injector"]),
+        ("istio-classic", &["aerostack-injector", "istio-init", "migrate"]),
+        ("linkerd-native", &["linkerd-init", "linkerd-proxy", "aerostack-injector"]),
+    ] {
+        let injected = injected(recorded(recorded_as));
+        assert_eq!(names(&injected["spec"]["initContainers"]), order, "{recorded_as}");
+    }
+}
+
+#[test]
+fn variables_come_first_so_that_others_can_refer_to_them() {
+    let mut pod = recorded("plain");
+    pod["spec"]["containers"][0]["env"] = json!([{"name": "API", "value": "$(AEROSTACK_URL)/shop/api"}]);
+    let injected = injected(pod);
+    assert_eq!(
+        names(&injected["spec"]["containers"][0]["env"]),
+        ["AEROSTACK_URL", "API"]
+    );
+}
+
+#[test]
+fn a_sidecar_keeps_what_others_added_to_it() {
+    let mut pod = injected(recorded("deployment"));
+    let sidecar = &mut pod["spec"]["initContainers"][0];
+    let env = sidecar["env"].as_array_mut().unwrap();
+    env.insert(
+        0,
+        json!({"name": "KUBERNETES_CLUSTER_DOMAIN", "value": "cluster.local"}),
+    );
+    sidecar["volumeMounts"]
+        .as_array_mut()
+        .unwrap()
+        .push(json!({"name": "kube-api-access-1", "mountPath": "/x"}));
+    sidecar["image"] = "registry.example.org/injector:0".into();
+    let again = injected(pod);
+    let sidecar = &again["spec"]["initContainers"][0];
+    assert_eq!(sidecar["image"], settings().image);
+    assert!(names(&sidecar["env"]).contains(&"KUBERNETES_CLUSTER_DOMAIN"));
+    assert!(names(&sidecar["volumeMounts"]).contains(&"kube-api-access-1"));
+    assert_eq!(review(&again), Ok(PodInjection::Complete));
+}
+
+#[test]
+fn a_pod_that_claims_to_be_injected_gets_its_sidecar_all_the_same() {
+    let mut pod = recorded("plain");
+    pod["metadata"]["annotations"]["aerostack.dev/status"] = "injected".into();
+    pod["metadata"]["annotations"]["aerostack.dev/vault-ca"] = "another authority".into();
+    let injected = injected(pod);
+    assert_eq!(names(&injected["spec"]["initContainers"]), ["aerostack-injector"]);
+    assert_eq!(
+        injected["metadata"]["annotations"]["aerostack.dev/vault-ca"],
+        VAULT_CA
+    );
+}

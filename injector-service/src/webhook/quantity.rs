@@ -1,0 +1,180 @@
+//! Quantities of Kubernetes, such as `20m` and `64Mi`.
+
+use std::cmp::Ordering;
+
+/// A positive quantity. Quantities compare by their value.
+#[derive(Debug, Clone)]
+pub(super) struct Quantity {
+    text: String,
+    /// Value in billionths.
+    nanos: u128,
+}
+
+/// A request and perhaps a limit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct ResourceAmount {
+    pub(super) request: Quantity,
+    pub(super) limit: Option<Quantity>,
+}
+
+impl Quantity {
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        match nanos(text) {
+            Some(0) => Err(format!("{text:?} is zero")),
+            Some(nanos) => Ok(Self {
+                text: text.to_owned(),
+                nanos,
+            }),
+            None => Err(format!("{text:?} is not a quantity, such as 20m or 64Mi")),
+        }
+    }
+
+    pub(super) fn text(&self) -> &str {
+        &self.text
+    }
+}
+
+impl PartialEq for Quantity {
+    fn eq(&self, other: &Self) -> bool {
+        self.nanos == other.nanos
+    }
+}
+
+impl Eq for Quantity {}
+
+impl PartialOrd for Quantity {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Quantity {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.nanos.cmp(&other.nanos)
+    }
+}
+
+/// Returns the value in billionths. Decimal exponents (`1e3`), which the syntax also has, are not accepted.
+fn nanos(text: &str) -> Option<u128> {
+    let end = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
+    let (number, suffix) = text.split_at(end);
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    if whole.len() + fraction.len() > 15 || (whole.is_empty() && fraction.is_empty()) {
+        return None;
+    }
+    let digits: u128 = format!("{whole}{fraction}").parse().ok()?;
+    let divisor = 10_u128.checked_pow(u32::try_from(fraction.len()).ok()?)?;
+    digits.checked_mul(unit_nanos(suffix)?)?.checked_div(divisor)
+}
+
+fn unit_nanos(suffix: &str) -> Option<u128> {
+    const ONE: u128 = 1_000_000_000;
+    Some(match suffix {
+        "n" => 1,
+        "u" => 1_000,
+        "m" => 1_000_000,
+        "" => ONE,
+        "k" => ONE * 1_000,
+        "M" => ONE * 1_000_000,
+        "G" => ONE * 1_000_000_000,
+        "T" => ONE * 1_000_000_000_000,
+        "Ki" => ONE << 10,
+        "Mi" => ONE << 20,
+        "Gi" => ONE << 30,
+        "Ti" => ONE << 40,
+        _ => return None,
+    })
+}
+
+impl ResourceAmount {
+    /// Parses `REQUEST` or `REQUEST,LIMIT`.
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        let (request, limit) = match text.split_once(',') {
+            Some((request, limit)) => (request, Some(Quantity::parse(limit.trim())?)),
+            None => (text, None),
+        };
+        let request = Quantity::parse(request.trim())?;
+        match &limit {
+            Some(limit) if *limit < request => Err(format!(
+                "the limit {} is less than the request {}",
+                limit.text, request.text
+            )),
+            _ => Ok(Self { request, limit }),
+        }
+    }
+
+    /// Returns this amount with a limit when `default` has one: the limit of `default`, or the request when that is more.
+    pub(super) fn with_limit_of(self, default: &Self) -> Self {
+        let inherited = || {
+            let limit = default.limit.as_ref()?;
+            Some(limit.max(&self.request).clone())
+        };
+        let limit = self.limit.clone().or_else(inherited);
+        Self { limit, ..self }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+mod tests {
+    use super::*;
+
+    fn quantity(text: &str) -> Quantity {
+        Quantity::parse(text).unwrap()
+    }
+
+    #[test]
+    fn quantities_compare_by_their_value() {
+        for (less, more) in [
+            ("20m", "1"),
+            ("0.5", "501m"),
+            ("64M", "64Mi"),
+            ("1023Mi", "1Gi"),
+            ("1u", "1m"),
+        ] {
+            assert!(quantity(less) < quantity(more), "{less} {more}");
+        }
+        for (one, same) in [("1000m", "1"), ("1024Mi", "1Gi"), ("0.1", "100m"), ("1k", "1000")] {
+            assert_eq!(quantity(one), quantity(same));
+        }
+    }
+
+    #[test]
+    fn texts_that_are_no_positive_quantity_are_refused() {
+        for text in [
+            "",
+            "0",
+            "0Mi",
+            "-1",
+            "+1",
+            "1mi",
+            "1MB",
+            "1 Mi",
+            "Mi",
+            ".",
+            "1.2.3",
+            "1e3",
+            "a",
+            "9999999999999999",
+        ] {
+            assert!(Quantity::parse(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_limit_is_not_less_than_its_request() {
+        let parse = |text| ResourceAmount::parse(text).unwrap();
+        assert_eq!(parse("64Mi, 128Mi").limit, Some(quantity("128Mi")));
+        assert_eq!(
+            ResourceAmount::parse("64Mi,63Mi").unwrap_err(),
+            "the limit 63Mi is less than the request 64Mi"
+        );
+        assert!(ResourceAmount::parse("64Mi,").is_err());
+        let default = parse("64Mi,128Mi");
+        assert_eq!(parse("100Mi").with_limit_of(&default), parse("100Mi,128Mi"));
+        assert_eq!(parse("200Mi").with_limit_of(&default), parse("200Mi,200Mi"));
+        assert_eq!(parse("1").with_limit_of(&parse("20m")), parse("1"));
+    }
+}

@@ -1,0 +1,196 @@
+//! The HTTPS listener.
+
+use std::{convert::Infallible, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+
+use chassis::{
+    connection_slots::{Eviction, Holder, Slot, Slots},
+    listen,
+};
+use http::{Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use hyper::{
+    body::{Bytes, Incoming},
+    service::service_fn,
+};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto,
+};
+use rustls::ServerConfig;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    time,
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::reviewer::Reviewer;
+
+/// Maximum number of connections. Each API server keeps a few.
+const MAX_CONNECTIONS: usize = 512;
+/// Time within which the head of the next request must arrive over HTTP/1.1.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(90);
+/// Time for the body of a request to arrive. The API waits for 10 seconds unless the configuration says otherwise.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Maximum number of bodies in memory. Further requests wait: of an HTTP/2 stream that nobody reads, 64 KiB arrive.
+pub(super) const MAX_BODIES: usize = 64;
+/// Length limit of a request's body. The API itself accepts objects of up to 3 MiB.
+const MAX_BODY: usize = 4 << 20;
+
+/// Serves until `shutdown`, and then until the running reviews have ended, for `grace` at the most.
+pub(super) async fn serve(
+    listener: TcpListener,
+    tls: Arc<ServerConfig>,
+    reviewer: Arc<Reviewer>,
+    shutdown: CancellationToken,
+    grace: Duration,
+) {
+    let connections = TaskTracker::new();
+    let slots = Slots::new("webhook", MAX_CONNECTIONS, Eviction::OldestIdle);
+    let stop = shutdown.clone();
+    listen::accept(
+        listener,
+        listen::handshake_slots(),
+        shutdown,
+        |stream, peer, slot| {
+            let secured = secure(tls.clone(), stream, peer, slot, slots.clone());
+            let (reviewer, stop) = (reviewer.clone(), stop.clone());
+            connections.spawn(async move {
+                if let Some(Some((stream, slot))) = stop.run_until_cancelled(secured).await {
+                    serve_connection(stream, slot, reviewer, stop).await;
+                }
+            });
+        },
+    )
+    .await;
+    connections.close();
+    // Reviews that take longer are given up.
+    drop(time::timeout(grace, connections.wait()).await);
+}
+
+/// Completes the TLS handshake, and takes a connection slot. The connection keeps its handshake slot until then. A failure is logged:
+/// the usual cause is an API that does not trust the authority of the certificate.
+async fn secure(
+    tls: Arc<ServerConfig>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    handshake: Slot,
+    connections: Slots,
+) -> Option<(TlsStream<TcpStream>, Slot)> {
+    handshake.started();
+    let secured = async {
+        let accepted = TlsAcceptor::from(tls).accept(stream).await;
+        let stream = accepted
+            .inspect_err(|error| tracing::info!(%peer, %error, "tls handshake refused"))
+            .ok()?;
+        Some((stream, connections.take(Holder::network(peer)).await))
+    };
+    let (stream, slot) = tokio::select! {
+        secured = time::timeout(listen::HANDSHAKE_TIMEOUT, secured) => secured.ok()??,
+        () = handshake.evicted() => return None,
+    };
+    slot.started();
+    Some((stream, slot))
+}
+
+async fn serve_connection(
+    stream: TlsStream<TcpStream>,
+    slot: Slot,
+    reviewer: Arc<Reviewer>,
+    stop: CancellationToken,
+) {
+    let slot = Arc::new(slot);
+    let evicted = slot.evicted();
+    let service = service_fn(move |request| {
+        let (reviewer, running) = (reviewer.clone(), RunningReview::begin(&slot));
+        async move {
+            let answer = answer(&reviewer, request).await;
+            drop(running);
+            Ok::<_, Infallible>(answer)
+        }
+    });
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT);
+    builder.http2().timer(TokioTimer::new());
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let ended = tokio::select! {
+        ended = &mut connection => ended,
+        () = evicted => return,
+        () = stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(error, "connection ended");
+    }
+}
+
+/// Keeps a connection from being evicted while a review is running on it.
+struct RunningReview(Arc<Slot>);
+
+impl RunningReview {
+    fn begin(slot: &Arc<Slot>) -> Self {
+        slot.call_began();
+        Self(slot.clone())
+    }
+}
+
+impl Drop for RunningReview {
+    fn drop(&mut self) {
+        self.0.call_ended();
+    }
+}
+
+async fn answer(reviewer: &Reviewer, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    match review(reviewer, request).await {
+        Ok(answer) => response(StatusCode::OK, "application/json", answer),
+        Err((status, text)) => {
+            reviewer.count_malformed();
+            tracing::info!(status = status.as_u16(), detail = text, "request refused");
+            response(status, "text/plain; charset=utf-8", format!("{text}\n"))
+        }
+    }
+}
+
+async fn review(reviewer: &Reviewer, request: Request<Incoming>) -> Result<String, (StatusCode, String)> {
+    let refuse = |status, text: &str| Err((status, text.to_owned()));
+    if request.uri().path() != "/mutate" {
+        return refuse(StatusCode::NOT_FOUND, "there is only /mutate");
+    }
+    if *request.method() != Method::POST {
+        return refuse(StatusCode::METHOD_NOT_ALLOWED, "POST only");
+    }
+    let content_type = request.headers().get(header::CONTENT_TYPE);
+    if !content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/json")) {
+        return refuse(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "the body has to be application/json",
+        );
+    }
+    let Ok(_held) = reviewer.bodies.acquire().await else {
+        return refuse(StatusCode::SERVICE_UNAVAILABLE, "shutting down");
+    };
+    let body = Limited::new(request.into_body(), MAX_BODY).collect();
+    let body = match time::timeout(BODY_TIMEOUT, body).await {
+        Ok(Ok(body)) => body.to_bytes(),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            return refuse(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large");
+        }
+        Ok(Err(_)) => return refuse(StatusCode::BAD_REQUEST, "the body ended early"),
+        Err(_) => return refuse(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time"),
+    };
+    let answer = reviewer.answer(&body);
+    answer.map_err(|error| (StatusCode::BAD_REQUEST, error.to_string()))
+}
+
+fn response(status: StatusCode, content_type: &'static str, body: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    let content_type = header::HeaderValue::from_static(content_type);
+    response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+    response
+}

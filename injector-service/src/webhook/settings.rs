@@ -1,0 +1,297 @@
+//! The settings of `injector-service webhook`.
+
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use chassis::{
+    args::ProcessArgs,
+    kubernetes::{ApiClient, ObjectName, SERVICE_ACCOUNT_DIR},
+    pki::only_certificates,
+    settings::{self, Problems, path},
+};
+use clap::{Args, Parser};
+use proto::Principal;
+
+use super::{
+    annotations,
+    certificate::{CertificateSource, OwnAuthority},
+    sidecar::InjectionSettings,
+};
+
+/// The prefix of all environment variables of the webhook.
+pub const ENVIRONMENT: &str = "AEROSTACK_WEBHOOK_";
+
+/// The settings as a command of their own, for the names of their environment variables.
+#[derive(Debug, Parser)]
+pub struct WebhookCli {
+    #[command(flatten)]
+    settings: WebhookSettings,
+}
+
+/// The settings as text, before [`WebhookSettings::check`]. The elements of a list are separated by `;`.
+#[derive(Debug, Clone, Args)]
+#[command(mut_args(|arg| settings::with_variable(arg, ENVIRONMENT)))]
+pub struct WebhookSettings {
+    /// Address of the HTTPS listener (TLS 1.3) that the API of Kubernetes calls
+    #[arg(long, default_value = "0.0.0.0:8443", value_name = "ADDRESS")]
+    pub listen: String,
+    /// Address of /metrics, /livez and /readyz (plain HTTP)
+    #[arg(long, default_value = "0.0.0.0:9053", value_name = "ADDRESS")]
+    pub metrics_listen: String,
+    /// Image of the sidecars
+    #[arg(long, value_name = "IMAGE")]
+    pub image: Option<String>,
+    /// The vault of the sidecars: HOST:PORT
+    #[arg(long, value_name = "HOST:PORT")]
+    pub vault: Option<String>,
+    /// The principal that the vault's certificate names: spiffe://… or dns:NAME
+    #[arg(long, value_name = "PRINCIPAL")]
+    pub vault_id: Option<String>,
+    /// CAs that the vault's certificate comes from, PEM; new pods get the present content
+    #[arg(long, value_name = "FILE")]
+    pub vault_ca: Option<PathBuf>,
+    /// Audience of the sidecars' tokens, which the vault's --jwt-issuer names
+    #[arg(long, default_value = "aerostack-vault", value_name = "AUDIENCE")]
+    pub token_audience: String,
+    /// A namespace whose pods get no sidecar: a pod there that asks for one is denied
+    #[arg(long, value_delimiter = ';', value_name = "NAMESPACE")]
+    pub exclude_namespace: Vec<String>,
+    /// Processor time of a sidecar: REQUEST or REQUEST,LIMIT
+    #[arg(long, default_value = "20m", value_name = "QUANTITY")]
+    pub cpu: String,
+    /// Memory of a sidecar: REQUEST or REQUEST,LIMIT
+    #[arg(long, default_value = "64Mi,128Mi", value_name = "QUANTITY")]
+    pub memory: String,
+    /// Certificate chain of the HTTPS listener, PEM; read again when it changes
+    #[arg(long, value_name = "FILE")]
+    pub tls_cert: Option<PathBuf>,
+    /// Its private key, PEM
+    #[arg(long, value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
+    /// Instead of --tls-cert: issue the certificate by an authority of the webhook's own, which is kept in this Secret and renews
+    /// itself
+    #[arg(long, value_name = "NAMESPACE/NAME")]
+    pub self_signed_secret: Option<String>,
+    /// With --self-signed-secret: the MutatingWebhookConfiguration whose caBundle is kept up to date
+    #[arg(long, value_name = "NAME")]
+    pub webhook_configuration: Option<String>,
+    /// With --self-signed-secret: the Service of the webhook, in the Secret's namespace
+    #[arg(long, value_name = "NAME")]
+    pub service_name: Option<String>,
+    /// Directory with the token and the ca.crt for the API of Kubernetes
+    #[arg(long, default_value = SERVICE_ACCOUNT_DIR, value_name = "DIR")]
+    pub service_account_dir: PathBuf,
+    /// Time after SIGTERM for which new connections are still accepted, because Kubernetes goes on sending them for a moment
+    #[arg(long, default_value = "5s", value_name = "DURATION")]
+    pub shutdown_delay: String,
+    #[command(flatten)]
+    pub process: ProcessArgs,
+}
+
+/// The settings after [`WebhookSettings::check`].
+pub struct WebhookConfig {
+    pub(super) listen: SocketAddr,
+    pub(super) metrics_listen: SocketAddr,
+    pub(super) injection: InjectionSettings,
+    /// The file with the CAs of the vault, and its content.
+    pub(super) vault_ca: (PathBuf, String),
+    pub(super) source: CertificateSource,
+    pub(super) shutdown_delay: Duration,
+    pub(super) shutdown_grace: Duration,
+}
+
+impl WebhookSettings {
+    /// Parses and checks all settings. An error lists every mistake.
+    ///
+    /// # Errors
+    /// [`Problems`] with every mistake.
+    pub fn check(self) -> Result<WebhookConfig, Problems> {
+        let mut problems = Problems::default();
+        let p = &mut problems;
+        let listen = p.address("--listen", &self.listen);
+        let metrics_listen = p.address("--metrics-listen", &self.metrics_listen);
+        let injection = self.injection(p);
+        let vault_ca = self.vault_ca(p);
+        let source = self.source(p);
+        let shutdown_delay = p.duration("--shutdown-delay", &self.shutdown_delay);
+        let shutdown_grace = self.process.shutdown_grace(p);
+        let config = (|| {
+            Some(WebhookConfig {
+                listen: listen?,
+                metrics_listen: metrics_listen?,
+                injection: injection?,
+                vault_ca: vault_ca?,
+                source: source?,
+                shutdown_delay: shutdown_delay?,
+                shutdown_grace: shutdown_grace?,
+            })
+        })();
+        problems.finish(config)
+    }
+
+    fn injection(&self, problems: &mut Problems) -> Option<InjectionSettings> {
+        let image = problems.required("--image", self.image.as_deref());
+        let image = image.and_then(|image| problems.take("--image", annotations::image(image)));
+        let vault = problems.required("--vault", self.vault.as_deref());
+        let vault = vault.and_then(|vault| problems.parse("--vault", vault));
+        let vault_id = problems.required("--vault-id", self.vault_id.as_deref());
+        let vault_id = vault_id.and_then(|id| problems.take("--vault-id", Principal::parse(id)));
+        let cpu = problems.take("--cpu", annotations::cpu(&self.cpu));
+        let memory = problems.take("--memory", annotations::memory(&self.memory));
+        if self.token_audience.is_empty() {
+            problems.add("--token-audience", "is empty");
+        }
+        let excluded = self.exclude_namespace.iter();
+        let excluded_namespaces = excluded
+            .filter_map(|name| problems.take("--exclude-namespace", ObjectName::parse(name)))
+            .collect();
+        Some(InjectionSettings {
+            image: image?,
+            vault: vault?,
+            vault_id: vault_id?,
+            token_audience: self.token_audience.clone(),
+            cpu: cpu?,
+            memory: memory?,
+            excluded_namespaces,
+        })
+    }
+
+    fn vault_ca(&self, problems: &mut Problems) -> Option<(PathBuf, String)> {
+        let file = problems.required("--vault-ca", path(&self.vault_ca))?;
+        let certificates = problems.take("--vault-ca", read_authorities(file))?;
+        Some((file.to_owned(), certificates))
+    }
+
+    fn source(&self, problems: &mut Problems) -> Option<CertificateSource> {
+        let (certificate, key) = (path(&self.tls_cert), path(&self.tls_key));
+        match &self.self_signed_secret {
+            None => {
+                if certificate.is_none() && key.is_none() {
+                    problems.add(
+                        "--tls-cert",
+                        "is required, and --tls-key too, unless --self-signed-secret is given",
+                    );
+                    return None;
+                }
+                let certificate = problems.required("--tls-cert", certificate);
+                let key = problems.required("--tls-key", key);
+                Some(CertificateSource::Files {
+                    certificate: certificate?.to_owned(),
+                    key: key?.to_owned(),
+                })
+            }
+            Some(secret) => {
+                if certificate.is_some() || key.is_some() {
+                    problems.add(
+                        "--self-signed-secret",
+                        "replaces --tls-cert and --tls-key; give one of both",
+                    );
+                }
+                let own = self.own_authority(secret, problems)?;
+                Some(CertificateSource::OwnAuthority(own))
+            }
+        }
+    }
+
+    fn own_authority(&self, secret: &str, problems: &mut Problems) -> Option<OwnAuthority> {
+        let secret = problems.parse("--self-signed-secret", secret);
+        let configuration =
+            problems.required("--webhook-configuration", self.webhook_configuration.as_deref());
+        let configuration = configuration.and_then(|name| problems.parse("--webhook-configuration", name));
+        let service = problems.required("--service-name", self.service_name.as_deref());
+        let service = service.and_then(|name| problems.parse("--service-name", name));
+        let api = problems.take(
+            "--self-signed-secret",
+            ApiClient::in_cluster(&self.service_account_dir),
+        );
+        Some(OwnAuthority {
+            api: api?,
+            secret: secret?,
+            configuration: configuration?,
+            service: service?,
+        })
+    }
+}
+
+/// Reads the certificates of a file. Other content, such as a key, is left out, because pods get the text.
+pub(super) fn read_authorities(file: &Path) -> Result<String, String> {
+    let text = fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
+    only_certificates(&text)
+        .ok_or_else(|| format!("{}: no certificate in PEM form was found", file.display()))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+mod tests {
+    use std::time::SystemTime;
+
+    use chassis::{
+        args::defaults,
+        pki::{Ca, CaSpec},
+    };
+    use tempfile::TempDir;
+
+    use super::*;
+
+    /// Returns valid settings except for the source of the certificate.
+    fn settings() -> (TempDir, WebhookSettings) {
+        let folder = TempDir::new().unwrap();
+        let file = folder.path().join("ca.pem");
+        let ca = Ca::generate(&CaSpec::for_any_name(SystemTime::now())).unwrap();
+        fs::write(&file, format!("{}{}", *ca.key_pem(), ca.cert_pem())).unwrap();
+        let settings = WebhookSettings {
+            image: Some("registry.example.org/injector:1".to_owned()),
+            vault: Some("vault:7150".to_owned()),
+            vault_id: Some("dns:vault".to_owned()),
+            vault_ca: Some(file),
+            ..defaults()
+        };
+        (folder, settings)
+    }
+
+    fn mistakes(settings: WebhookSettings) -> String {
+        settings.check().err().unwrap().to_string()
+    }
+
+    #[test]
+    fn a_key_in_the_file_of_the_vaults_authorities_does_not_reach_pods() {
+        let (_folder, settings) = settings();
+        let settings = WebhookSettings {
+            tls_cert: Some("cert.pem".into()),
+            tls_key: Some("key.pem".into()),
+            ..settings
+        };
+        let (_, authorities) = settings.check().ok().unwrap().vault_ca;
+        assert!(authorities.starts_with("-----BEGIN CERTIFICATE-----"));
+        assert!(!authorities.contains("PRIVATE KEY"));
+    }
+
+    #[test]
+    fn the_certificate_comes_from_files_or_from_an_own_authority_and_not_from_both() {
+        let (_folder, settings) = settings();
+        assert!(mistakes(settings.clone()).contains("--tls-cert: is required"));
+        let half = WebhookSettings {
+            tls_cert: Some("cert.pem".into()),
+            ..settings.clone()
+        };
+        assert!(mistakes(half).contains("--tls-key: is required"));
+        let both = WebhookSettings {
+            tls_cert: Some("cert.pem".into()),
+            self_signed_secret: Some("aerostack".to_owned()),
+            ..settings
+        };
+        let said = mistakes(both);
+        for part in [
+            "replaces --tls-cert and --tls-key",
+            "\"aerostack\" is not NAMESPACE/NAME",
+            "--webhook-configuration: is required",
+            "--service-name: is required",
+        ] {
+            assert!(said.contains(part), "{part:?} is not in {said}");
+        }
+    }
+}

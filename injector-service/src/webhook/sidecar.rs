@@ -1,0 +1,160 @@
+//! The sidecar's container and volumes, as JSON.
+
+use chassis::{channel::ServiceAddress, kubernetes::ObjectName};
+use proto::Principal;
+use serde_json::{Value, json};
+
+use super::{
+    annotations::{SidecarRequest, VAULT_CA},
+    pod,
+    quantity::ResourceAmount,
+};
+
+pub(super) const NAME: &str = "aerostack-injector";
+pub(super) const DATA_PLANE_PORT: u16 = 7100;
+pub(super) const METRICS_PORT: u16 = 9052;
+/// Prefix of the variables of the sidecar's settings, which is `config::ENVIRONMENT`. `config` imports this module's settings, so
+/// this file does not import `config`.
+pub(super) const VARIABLES: &str = "AEROSTACK_INJECTOR_";
+
+const TOKEN: &str = "aerostack-token";
+const AUTHORITIES: &str = "aerostack-ca";
+const SERVERS: &str = "aerostack-servers";
+pub(super) const VOLUMES: [&str; 3] = [TOKEN, AUTHORITIES, SERVERS];
+
+/// User and group of the image.
+const USER: u32 = 65_532;
+/// Life of the token, which the kubelet renews after 80 % of it. 600 is the least that Kubernetes accepts.
+const TOKEN_SECONDS: u32 = 600;
+
+/// The settings that all injections share.
+#[derive(Debug, Clone)]
+pub(super) struct InjectionSettings {
+    pub(super) image: String,
+    pub(super) vault: ServiceAddress,
+    pub(super) vault_id: Principal,
+    pub(super) token_audience: String,
+    pub(super) cpu: ResourceAmount,
+    pub(super) memory: ResourceAmount,
+    /// The namespaces whose pods get no sidecar.
+    pub(super) excluded_namespaces: Vec<ObjectName>,
+}
+
+pub(super) fn container(request: &SidecarRequest, settings: &InjectionSettings) -> Value {
+    json!({
+        "name": NAME,
+        "image": request.image.as_ref().unwrap_or(&settings.image),
+        "restartPolicy": "Always",
+        "env": variables(request, settings),
+        // The name of a port has 15 characters at most.
+        "ports": [{"name": "aerostack-probe", "containerPort": METRICS_PORT, "protocol": "TCP"}],
+        "resources": resources(request, settings),
+        // The profile "restricted" of Pod Security.
+        "securityContext": {
+            "allowPrivilegeEscalation": false,
+            "capabilities": {"drop": ["ALL"]},
+            "readOnlyRootFilesystem": true,
+            "runAsGroup": USER,
+            "runAsNonRoot": true,
+            "runAsUser": USER,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        // Two minutes for the vault to answer. After that the kubelet restarts the sidecar.
+        "startupProbe": probe("/startupz", 1, 120),
+        "readinessProbe": probe("/readyz", 5, 3),
+        "livenessProbe": probe("/livez", 10, 3),
+        "volumeMounts": [
+            {"name": TOKEN, "mountPath": "/var/run/secrets/aerostack", "readOnly": true},
+            {"name": AUTHORITIES, "mountPath": "/var/run/aerostack/ca", "readOnly": true},
+            {"name": SERVERS, "mountPath": "/etc/aerostack", "readOnly": true},
+        ],
+    })
+}
+
+fn variables(request: &SidecarRequest, settings: &InjectionSettings) -> Vec<Value> {
+    let listeners = request.listeners.iter().map(|listener| {
+        let (port, workspace, server) = (listener.port, &listener.workspace, &listener.server);
+        format!("127.0.0.1:{port}={workspace}/{server}")
+    });
+    let listeners = listeners.collect::<Vec<_>>().join(";");
+    let variables = [
+        ("NO_ADMIN", "true".to_owned()),
+        ("VAULT", settings.vault.to_string()),
+        ("VAULT_CA", "/var/run/aerostack/ca/ca.crt".to_owned()),
+        ("VAULT_ID", settings.vault_id.to_string()),
+        ("VAULT_TOKEN_FILE", "/var/run/secrets/aerostack/token".to_owned()),
+        ("SERVERS", "/etc/aerostack/servers.yaml".to_owned()),
+        ("DATA_PLANE_LISTEN", format!("127.0.0.1:{DATA_PLANE_PORT}")),
+        ("METRICS_LISTEN", format!("0.0.0.0:{METRICS_PORT}")),
+        ("LISTEN_SERVER", listeners),
+    ];
+    let given = variables.into_iter().filter(|(_, value)| !value.is_empty());
+    given
+        .map(|(name, value)| json!({"name": format!("{VARIABLES}{name}"), "value": value}))
+        .collect()
+}
+
+fn resources(request: &SidecarRequest, settings: &InjectionSettings) -> Value {
+    let amount = |wanted: &Option<ResourceAmount>, default: &ResourceAmount| match wanted {
+        Some(wanted) => wanted.clone().with_limit_of(default),
+        None => default.clone(),
+    };
+    let (mut requests, mut limits) = (json!({}), json!({}));
+    for (name, amount) in [
+        ("cpu", amount(&request.cpu, &settings.cpu)),
+        ("memory", amount(&request.memory, &settings.memory)),
+    ] {
+        pod::set(&mut requests, name, amount.request.text());
+        if let Some(limit) = amount.limit {
+            pod::set(&mut limits, name, limit.text());
+        }
+    }
+    json!({"requests": requests, "limits": limits})
+}
+
+fn probe(path: &str, period: u32, failures: u32) -> Value {
+    json!({
+        "httpGet": {"path": path, "port": METRICS_PORT},
+        "periodSeconds": period,
+        "timeoutSeconds": 3,
+        "failureThreshold": failures,
+    })
+}
+
+/// Returns the sidecar's volumes. Their files are readable by everybody in the containers that mount them, which is the sidecar
+/// alone.
+///
+/// The kubelet decides about the owner and the mode of a projected token. When all containers of the pod run as one user, the
+/// file belongs to this user with mode 0600. When the pod has an `fsGroup`, which all containers are in, the file belongs to this
+/// group with mode 0640. Otherwise the file belongs to root with `defaultMode`: then the sidecar, which is neither root nor in
+/// root's group, reads the file only with mode 0444.
+pub(super) fn volumes(request: &SidecarRequest, settings: &InjectionSettings) -> [Value; 3] {
+    const READABLE: u32 = 0o444;
+    let token = json!({
+        "audience": settings.token_audience,
+        "expirationSeconds": TOKEN_SECONDS,
+        "path": "token",
+    });
+    let authorities = format!("metadata.annotations['{VAULT_CA}']");
+    [
+        json!({"name": TOKEN, "projected": {"defaultMode": READABLE, "sources": [{"serviceAccountToken": token}]}}),
+        json!({"name": AUTHORITIES, "downwardAPI": {
+            "defaultMode": READABLE,
+            "items": [{"path": "ca.crt", "fieldRef": {"fieldPath": authorities}}],
+        }}),
+        json!({"name": SERVERS, "configMap": {
+            "defaultMode": READABLE,
+            "name": request.servers_config.as_str(),
+        }}),
+    ]
+}
+
+/// Returns the variables of the program's containers.
+pub(super) fn program_variables(request: &SidecarRequest) -> Vec<Value> {
+    let url = format!("http://127.0.0.1:{DATA_PLANE_PORT}");
+    let mut variables = vec![json!({"name": "AEROSTACK_URL", "value": url})];
+    if let Some(workspace) = &request.workspace {
+        variables.push(json!({"name": "AEROSTACK_WORKSPACE", "value": workspace.as_str()}));
+    }
+    variables
+}
