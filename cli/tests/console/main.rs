@@ -25,5 +25,6 @@ mod services;
 mod sign_in;
 mod upstream;
 mod users;
+mod vault;
 mod viewer;
 mod workspaces;

@@ -164,6 +164,15 @@ mod tests {
     }
 
     #[test]
+    fn a_path_with_a_comma_stays_one_path() {
+        let server = Server {
+            paths: ["/a,b", "/tools/*"].map(str::to_owned).to_vec(),
+            ..stored()
+        };
+        assert_eq!(ServerForm::of_server(&server).server("w").paths, server.paths);
+    }
+
+    #[test]
     fn only_what_differs_is_in_the_mask() {
         let form = ServerForm::of_server(&stored());
         let before = form.server("w");

@@ -9,7 +9,10 @@ use super::{
     rows::{MAX_ROWS, PlaceKind, PlaceRow, SecretRow, UnreadableForm},
     url::UrlParts,
 };
-use crate::console::{fields::Fields, view::FormError};
+use crate::console::{
+    fields::{Fields, items, lines},
+    view::FormError,
+};
 
 /// The ways in which a server gets its credential.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -272,7 +275,7 @@ impl ServerForm {
             protobuf_secrets_field: secrets_field,
             protobuf_messages: messages.into(),
             grpc_methods: items(&self.grpc_methods),
-            paths: items(&self.paths),
+            paths: lines(&self.paths),
             oauth: self.oauth.into(),
             scrub: self.scrub.into(),
             on_echo: self.on_echo.into(),
@@ -360,10 +363,4 @@ fn or_one<T>(rows: Vec<T>, row: T) -> Vec<T> {
 
 fn known<T: PartialEq>(value: T, unspecified: T, default: T) -> T {
     if value == unspecified { default } else { value }
-}
-
-/// Returns the lines of a field, without empty ones.
-fn items(text: &str) -> Vec<String> {
-    let items = text.split(['\n', ',']).map(str::trim);
-    items.filter(|item| !item.is_empty()).map(str::to_owned).collect()
 }
