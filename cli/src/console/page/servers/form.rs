@@ -1,4 +1,4 @@
-//! What a person enters about a server, as it is read from a form and as it is sent to the injector.
+//! The form of a server, as it is read from a request and as it is sent to the injector.
 
 use proto::injector::v1::{
     AuthType, CatalogEntry, Oauth, OnEcho, ProtobufMessages, Protocol, Scrub, Server, UpstreamTls,
@@ -9,9 +9,12 @@ use super::{
     rows::{MAX_ROWS, PlaceKind, PlaceRow, SecretRow, UnreadableForm},
     url::UrlParts,
 };
-use crate::console::{
-    fields::{Fields, items, lines},
-    view::FormError,
+use crate::{
+    console::{
+        fields::{Fields, items, lines},
+        view::FormError,
+    },
+    template::secrets_of,
 };
 
 /// The ways in which a server gets its credential.
@@ -195,7 +198,7 @@ impl ServerForm {
     /// Returns the form for a server from the catalog. The person gives the URL when the entry has only an example.
     pub(super) fn of_entry(entry: &CatalogEntry) -> Self {
         let required = entry.injections.iter().filter(|injection| injection.required);
-        let required: Vec<_> = required.flat_map(super::place::secrets_of).collect();
+        let required: Vec<_> = required.flat_map(secrets_of).collect();
         let server = Server {
             name: entry.default_name.clone(),
             url: if entry.needs_url {
