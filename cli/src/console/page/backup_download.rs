@@ -73,23 +73,23 @@ pub(in crate::console) async fn make(Change { visit, fields: _ }: Change) -> Res
 }
 
 /// A part of the body of the download.
-enum Part {
+enum DownloadPart {
     Chunk(Bytes),
     /// The backup is whole.
     End,
 }
 
-/// The body of the download. It ends well only after [`Part::End`]: a task that stopped for any other reason, such as a panic,
+/// The body of the download. It ends well only after [`DownloadPart::End`]: a task that stopped for any other reason, such as a panic,
 /// must not leave a body that looks whole.
-struct DownloadBody(mpsc::Receiver<Part>);
+struct DownloadBody(mpsc::Receiver<DownloadPart>);
 
 impl Stream for DownloadBody {
     type Item = io::Result<Bytes>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         Poll::Ready(match ready!(self.0.poll_recv(context)) {
-            Some(Part::Chunk(chunk)) => Some(Ok(chunk)),
-            Some(Part::End) => None,
+            Some(DownloadPart::Chunk(chunk)) => Some(Ok(chunk)),
+            Some(DownloadPart::End) => None,
             None => Some(Err(io::Error::other("the backup is not whole"))),
         })
     }
@@ -126,7 +126,7 @@ fn disposition(file_name: &str) -> HeaderValue {
 
 impl Download {
     /// Sends the backup to the browser, until the session ends.
-    async fn run(&mut self, backup: BackupStream, first: Option<Vec<u8>>, parts: mpsc::Sender<Part>) {
+    async fn run(&mut self, backup: BackupStream, first: Option<Vec<u8>>, parts: mpsc::Sender<DownloadPart>) {
         let session = self.session.clone();
         let sent = session
             .ended
@@ -140,7 +140,7 @@ impl Download {
         self.session.memory.keep_backup(self.number, state.clone());
         let is_complete = matches!(state, BackupState::Complete { .. });
         self.end = Some(state);
-        if is_complete && parts.send(Part::End).await.is_err() {
+        if is_complete && parts.send(DownloadPart::End).await.is_err() {
             let why = GIVEN_UP.to_owned();
             self.end = Some(BackupState::Failed { why });
         }
@@ -151,14 +151,14 @@ impl Download {
         &mut self,
         mut backup: BackupStream,
         first: Option<Vec<u8>>,
-        parts: &mpsc::Sender<Part>,
+        parts: &mpsc::Sender<DownloadPart>,
     ) -> Result<(), String> {
         let mut next: Result<_, Failure> = Ok(first);
         loop {
             match next {
                 Ok(Some(chunk)) => {
                     self.count(&chunk);
-                    let sent = parts.send(Part::Chunk(chunk.into())).await;
+                    let sent = parts.send(DownloadPart::Chunk(chunk.into())).await;
                     sent.map_err(|_| GIVEN_UP.to_owned())?;
                 }
                 Ok(None) => return Ok(()),
@@ -199,7 +199,7 @@ mod tests {
         let (parts, stream) = mpsc::channel(UNREAD);
         let task = tokio::spawn(async move {
             parts
-                .send(Part::Chunk(Bytes::from_static(b"x")))
+                .send(DownloadPart::Chunk(Bytes::from_static(b"x")))
                 .await
                 .unwrap();
             std::future::pending::<()>().await;
@@ -218,10 +218,10 @@ mod tests {
     async fn a_body_ends_well_after_the_end_of_the_backup() {
         let (parts, stream) = mpsc::channel(UNREAD);
         parts
-            .send(Part::Chunk(Bytes::from_static(b"x")))
+            .send(DownloadPart::Chunk(Bytes::from_static(b"x")))
             .await
             .unwrap();
-        parts.send(Part::End).await.ok().unwrap();
+        parts.send(DownloadPart::End).await.ok().unwrap();
         let body = Body::from_stream(DownloadBody(stream)).collect().await.unwrap();
         assert_eq!(body.to_bytes(), b"x".as_slice());
     }

@@ -15,7 +15,7 @@ use crate::{
         session_memory::{ImportResults, ImportState},
         view::{Section, cell, count, grouped, icon, prose, sentence},
     },
-    secret_import::{Imported, Outcome},
+    secret_import::{Imported, PutOutcome},
 };
 
 pub(in crate::console) async fn show(
@@ -142,8 +142,8 @@ fn body(workspace: &str, results: &ImportResults) -> Markup {
 
 fn is_unbound(secret: &Imported) -> bool {
     match secret.outcome {
-        Outcome::Created { is_bound, .. } | Outcome::Replaced { is_bound, .. } => !is_bound,
-        Outcome::Failed(_) | Outcome::NotTried => false,
+        PutOutcome::Created { is_bound, .. } | PutOutcome::Replaced { is_bound, .. } => !is_bound,
+        PutOutcome::Failed(_) | PutOutcome::NotTried => false,
     }
 }
 
@@ -182,13 +182,13 @@ fn table(workspace: &str, secrets: &[&Imported]) -> Markup {
     }
 }
 
-fn result(outcome: &Outcome) -> Markup {
+fn result(outcome: &PutOutcome) -> Markup {
     html! {
         @match outcome {
-            Outcome::Created { version: _, is_bound: _ } => span.badge.good { "created" },
-            Outcome::Replaced { version, is_bound: _ } => span.badge.good { "replaced, version " (version) },
-            Outcome::Failed(failure) => span.left-out { (prose(&sentence(&failure.message))) },
-            Outcome::NotTried => span.quiet { "Not tried after the failure above." },
+            PutOutcome::Created { version: _, is_bound: _ } => span.badge.good { "created" },
+            PutOutcome::Replaced { version, is_bound: _ } => span.badge.good { "replaced, version " (version) },
+            PutOutcome::Failed(failure) => span.left-out { (prose(&sentence(&failure.message))) },
+            PutOutcome::NotTried => span.quiet { "Not tried after the failure above." },
         }
     }
 }
