@@ -24,7 +24,7 @@ use super::DamageKind;
 use crate::{
     crypto::record::Expiry,
     store::{Entry, KeyHistory, LogDamage, SalvageReader},
-    vault::stored::{self, Kind, OldVersion, SecretRecord},
+    vault::stored::{self, Kind, OldVersion, StoredMetadata},
 };
 
 /// Minimum number of log messages that a put writes: one for the description and one for the record.
@@ -75,7 +75,7 @@ pub(super) enum Verdict {
 
 /// A secret of which a version authenticates.
 pub(super) struct SalvagedSecret {
-    pub(super) metadata: SecretRecord,
+    pub(super) metadata: StoredMetadata,
     pub(super) record: Vec<u8>,
     pub(super) older: Vec<Entry>,
     /// Damage of the secret's versions, by version number.
@@ -87,7 +87,7 @@ struct Candidate {
     contents: AuthenticContents,
     record: Vec<u8>,
     /// Description of the version; `None` for the current version.
-    metadata: Option<SecretRecord>,
+    metadata: Option<StoredMetadata>,
 }
 
 impl<'a> Evidence<'a> {
@@ -213,7 +213,7 @@ impl<'a> Evidence<'a> {
         decode_number(&history.values().next()?)
     }
 
-    fn described(&self) -> Option<SecretRecord> {
+    fn described(&self) -> Option<StoredMetadata> {
         let history = self.metadata.filter(|history| !history.is_deleted())?;
         history
             .values_since_deletion()
@@ -236,7 +236,7 @@ impl<'a> Evidence<'a> {
     fn find_best(
         &self,
         current: Option<Candidate>,
-        described: Option<SecretRecord>,
+        described: Option<StoredMetadata>,
         decrypt: &Decrypt<'_>,
     ) -> Verdict {
         let older = || {
@@ -281,7 +281,7 @@ impl<'a> Evidence<'a> {
     fn salvage_from(
         &self,
         best: Candidate,
-        described: Option<SecretRecord>,
+        described: Option<StoredMetadata>,
         decrypt: &Decrypt<'_>,
     ) -> SalvagedSecret {
         let version = best.contents.version;
@@ -319,7 +319,7 @@ impl<'a> Evidence<'a> {
 
     /// Returns the number of the newest version that was made. Making a version stores the previous one as an older
     /// version, and removes the oldest.
-    fn acknowledged(&self, described: Option<&SecretRecord>) -> u64 {
+    fn acknowledged(&self, described: Option<&StoredMetadata>) -> u64 {
         let kept = self.older.iter().rev().find(|(_, history)| !history.is_deleted());
         let after_kept = kept.map_or(0, |(version, _)| version + 1);
         let Some(described) = described else {
@@ -332,7 +332,7 @@ impl<'a> Evidence<'a> {
     }
 
     /// Returns the remembered description of a version.
-    fn description_of(&self, version: u64) -> Option<SecretRecord> {
+    fn description_of(&self, version: u64) -> Option<StoredMetadata> {
         let history = self.metadata?;
         let mut descriptions = history
             .values_since_deletion()
@@ -349,7 +349,7 @@ impl<'a> Evidence<'a> {
     /// Returns the versions before the kept one that still belong to the secret.
     fn keep_older(
         &self,
-        metadata: &SecretRecord,
+        metadata: &StoredMetadata,
         decrypt: &Decrypt<'_>,
         damage: &mut Vec<(u64, DamageKind)>,
     ) -> Vec<Entry> {
@@ -431,8 +431,8 @@ pub(super) fn margin(log_damage: &LogDamage) -> u64 {
 }
 
 /// Decodes a secret's description; returns `None` when `bytes` are not a valid one.
-fn decode_description(bytes: &[u8]) -> Option<SecretRecord> {
-    let record: SecretRecord = stored::decode(bytes).ok()?;
+fn decode_description(bytes: &[u8]) -> Option<StoredMetadata> {
+    let record: StoredMetadata = stored::decode(bytes).ok()?;
     stored::uid(&record.uid).map(|_| record)
 }
 
@@ -444,16 +444,16 @@ fn decode_number(bytes: &[u8]) -> Option<u64> {
 /// everything that a decrypt needs.
 fn substitute_description(
     contents: &AuthenticContents,
-    described: Option<SecretRecord>,
+    described: Option<StoredMetadata>,
     oldest: Option<u64>,
-) -> SecretRecord {
+) -> StoredMetadata {
     let now = Timestamp::from(SystemTime::now());
-    let before = described.unwrap_or_else(|| SecretRecord {
+    let before = described.unwrap_or_else(|| StoredMetadata {
         uid: Uid::generate().as_bytes().to_vec(),
         create_time: now,
-        ..SecretRecord::default()
+        ..StoredMetadata::default()
     });
-    SecretRecord {
+    StoredMetadata {
         version: contents.version,
         update_time: now,
         upstream_origins: stored::origins(&contents.origins),
