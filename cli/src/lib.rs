@@ -28,6 +28,7 @@ mod secret_metadata;
 mod service_status;
 mod set_up;
 mod small_file;
+mod template;
 mod value;
 
 use std::{error::Error as _, ffi::OsString, process::ExitCode};

@@ -111,17 +111,34 @@ fn aligned(lines: &str) -> String {
 }
 
 /// Escapes control characters and the characters that change the direction of text, so that text from elsewhere cannot
-/// send commands to the terminal.
+/// send commands to the terminal, and is read in the order in which it is stored.
 pub(crate) fn printable(text: &str) -> String {
+    escaped(text, &[])
+}
+
+/// Does the same for text of several lines: line breaks and tabs stay.
+pub(crate) fn printable_lines(text: &str) -> String {
+    escaped(text, &['\n', '\r', '\t'])
+}
+
+fn escaped(text: &str, kept: &[char]) -> String {
     let mut printable = String::with_capacity(text.len());
     for scalar in text.chars() {
-        if scalar.is_control() || matches!(scalar, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') {
+        if (scalar.is_control() && !kept.contains(&scalar)) || changes_direction(scalar) {
             printable.extend(scalar.escape_default());
         } else {
             printable.push(scalar);
         }
     }
     printable
+}
+
+/// Returns true for the invisible characters that change the direction of the text around them (Unicode, `Bidi_Control`).
+fn changes_direction(scalar: char) -> bool {
+    matches!(
+        scalar,
+        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+    )
 }
 
 /// Returns a time in RFC 3339, in UTC. Absent times become an empty text.
@@ -139,6 +156,7 @@ pub(crate) fn yes_or_no(value: bool) -> String {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 mod tests {
     use super::*;
 
@@ -157,6 +175,21 @@ mod tests {
             printable("a\u{1b}[2Jb\tc\u{9b}d\u{202e}e é"),
             "a\\u{1b}[2Jb\\tc\\u{9b}d\\u{202e}e é"
         );
+    }
+
+    #[test]
+    fn characters_that_change_the_direction_of_text_are_shown() {
+        for code in [0x61c, 0x200e, 0x200f]
+            .into_iter()
+            .chain(0x202a..=0x202e)
+            .chain(0x2066..=0x2069)
+        {
+            let scalar = char::from_u32(code).unwrap();
+            let shown = format!("a\\u{{{code:x}}}b");
+            assert_eq!(printable(&format!("a{scalar}b")), shown);
+            assert_eq!(printable_lines(&format!("a{scalar}b")), shown);
+        }
+        assert_eq!(printable_lines("a\r\n\tb\u{1b}[2J"), "a\r\n\tb\\u{1b}[2J");
     }
 
     #[test]

@@ -2,9 +2,12 @@
 
 use std::{
     fs::{self, File},
-    io::{self, ErrorKind, Read as _},
+    io::{self, ErrorKind, Read},
     path::Path,
 };
+
+/// The longest file with certificates or a key that is read. A file with all authorities of a system has about 220 KB.
+pub(crate) const MAX_PEM: u64 = 1024 * 1024;
 
 /// Reads a file of at most `limit` bytes. Fails for everything but a regular file: a pipe may never end, and opening one that
 /// nobody writes to waits for ever.
@@ -12,10 +15,13 @@ pub(crate) fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     if !fs::metadata(path)?.is_file() {
         return Err(io::Error::new(ErrorKind::InvalidInput, "it is no regular file"));
     }
+    read_at_most(File::open(path)?, limit)
+}
+
+/// Reads at most `limit` bytes, and fails when there are more.
+pub(crate) fn read_at_most(from: impl Read, limit: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    let length = File::open(path)?
-        .take(limit.saturating_add(1))
-        .read_to_end(&mut bytes)?;
+    let length = from.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
     if length as u64 > limit {
         let message = format!("it is longer than {limit} bytes");
         return Err(io::Error::new(ErrorKind::FileTooLarge, message));

@@ -26,7 +26,7 @@ pub(super) struct Position {
 }
 
 /// The command line before the cursor.
-struct Line<'a> {
+struct TypedLine<'a> {
     command: &'a Command,
     /// The names of the subcommands.
     path: Vec<&'a str>,
@@ -44,7 +44,7 @@ impl Position {
     pub(super) fn find(aerostack: &mut Command, words: &[String]) -> Option<Self> {
         aerostack.build();
         let (word, before) = words.split_last()?;
-        let mut line = Line {
+        let mut line = TypedLine {
             command: aerostack,
             path: Vec::new(),
             positionals: Vec::new(),
@@ -81,7 +81,7 @@ impl Position {
     }
 }
 
-impl<'a> Line<'a> {
+impl<'a> TypedLine<'a> {
     /// Reads one word before the cursor.
     fn push(&mut self, word: &'a str) {
         if let Some(arg) = self.pending.take() {

@@ -1,8 +1,10 @@
 //! Connections to the services. Flags, the environment, a context or a directory name the addresses and the client's
 //! certificate.
 
+mod directory;
 mod environment;
 mod metrics_url;
+mod resolve;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -25,8 +27,8 @@ use tokio::{io::AsyncReadExt as _, net::TcpStream, time};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::{Response, Status, Streaming};
 
-pub(crate) use self::settings::has_present_context;
-use self::settings::{Resolved, WorkingDirectory};
+pub(crate) use self::resolve::has_present_context;
+use self::resolve::{Resolved, WorkingDirectory};
 pub use self::{
     environment::warn_of_unknown_variables,
     settings::{ConnectArgs, DEFAULT_DIR},

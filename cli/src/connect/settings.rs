@@ -1,26 +1,13 @@
-//! Settings of a connection: from flags, the environment, a context, and the directory of `aerostack dev` or `aerostack init`.
+//! The settings of a connection, as flags, the environment and contexts give them.
 
-use std::{
-    collections::BTreeMap,
-    ffi::OsString,
-    io,
-    path::{Path, PathBuf},
-};
+use std::{ffi::OsString, io, path::PathBuf};
 
 use clap::Args;
 
-use crate::{
-    contexts::{self, Context, ContextName},
-    failure::{Failure, FailureKind},
-    pki::{INJECTOR_ID, VAULT_ID},
-    small_file,
-};
+use crate::contexts::{Context, ContextName};
 
 /// Default directory of `aerostack dev`, in the working directory.
 pub const DEFAULT_DIR: &str = ".aerostack";
-
-/// The longest `ports.json` that is read.
-const MAX_PORTS_SIZE: u64 = 64 * 1024;
 
 /// Environment variables that the command line reads.
 pub(super) const VARIABLES: [&str; 14] = [
@@ -96,64 +83,9 @@ pub struct ConnectArgs {
     pub injector_metrics: Option<String>,
 }
 
-/// The directory `.aerostack` in the working directory, which may have come with a folder of somebody else.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum WorkingDirectory {
-    Used,
-    Ignored,
-}
-
-/// The settings that a command uses, and the context that they come from.
-#[derive(Debug)]
-pub(super) struct Resolved {
-    pub(super) settings: ConnectArgs,
-    pub(super) context: Option<ContextName>,
-    /// True when the context was used although the working directory has a directory of `aerostack dev`.
-    pub(super) hides_directory: bool,
-}
-
 impl ConnectArgs {
-    /// Merges the flags with the other sources. A context or directory that a flag names comes next, and then the environment,
-    /// but for the services: the environment may name those of another installation. Without such a flag, the environment comes
-    /// next, and then one of these: the context of `AEROSTACK_CONTEXT` or the directory of `AEROSTACK_DIR`, the present context,
-    /// the directory `.aerostack`. None of them is read when it could only supply a timeout.
-    pub(super) fn resolve(
-        &self,
-        working_directory: WorkingDirectory,
-        env: impl Fn(&str) -> Option<OsString>,
-    ) -> Result<Resolved, Failure> {
-        let flags = self.clone();
-        let environment = Self::environment(&env);
-        match (&self.dir, &self.context) {
-            (Some(_), Some(_)) => Err(two_sources("--dir", "--context")),
-            (Some(dir), None) => {
-                let settings = flags.or(named_directory(dir)?);
-                Ok(Resolved::of(settings.or(environment.without_services())))
-            }
-            (None, Some(name)) => {
-                let (settings, name) = Self::named_context(name, &env)?;
-                let settings = flags.or(settings).or(environment.without_services());
-                Ok(Resolved {
-                    context: Some(name),
-                    ..Resolved::of(settings)
-                })
-            }
-            (None, None) => {
-                let given = flags.or(environment);
-                if given.is_complete() {
-                    return Ok(Resolved::of(given));
-                }
-                let default = default_source(working_directory, &env)?;
-                Ok(Resolved {
-                    settings: given.or(default.settings),
-                    ..default
-                })
-            }
-        }
-    }
-
     /// Returns true when no other source can add an address or a file. Principals and probes belong to an address.
-    fn is_complete(&self) -> bool {
+    pub(super) fn is_complete(&self) -> bool {
         let Self {
             vault,
             injector,
@@ -170,7 +102,7 @@ impl ConnectArgs {
     }
 
     /// Returns the settings that belong to no service.
-    fn without_services(self) -> Self {
+    pub(super) fn without_services(self) -> Self {
         Self {
             vault: None,
             injector: None,
@@ -183,21 +115,8 @@ impl ConnectArgs {
         }
     }
 
-    fn named_context(
-        name: &str,
-        env: &impl Fn(&str) -> Option<OsString>,
-    ) -> Result<(Self, ContextName), Failure> {
-        let contexts = match contexts::path(env) {
-            Some(path) => contexts::read(&path)?,
-            None => contexts::Contexts::default(),
-        };
-        let context = contexts.get(name)?.clone();
-        let name = context.name.clone();
-        Ok((Self::of_context(context)?, name))
-    }
-
-    /// Returns the settings of a context, with those of its directory.
-    fn of_context(context: Context) -> Result<Self, Failure> {
+    /// Returns the settings of a context. Those of its directory are not read.
+    pub(super) fn of_context(context: Context) -> Self {
         let Context {
             name: _,
             dir,
@@ -212,7 +131,8 @@ impl ConnectArgs {
             injector_id,
             timeout,
         } = context;
-        let settings = Self {
+        Self {
+            dir,
             vault,
             injector,
             data_plane,
@@ -224,11 +144,7 @@ impl ConnectArgs {
             injector_id,
             timeout,
             ..Self::default()
-        };
-        Ok(match dir {
-            Some(dir) => settings.or(named_directory(&dir)?),
-            None => settings,
-        })
+        }
     }
 
     /// Returns the context with these flags. Paths become absolute, because a context is used in other working directories.
@@ -266,7 +182,7 @@ impl ConnectArgs {
         })
     }
 
-    fn environment(env: impl Fn(&str) -> Option<OsString>) -> Self {
+    pub(super) fn environment(env: impl Fn(&str) -> Option<OsString>) -> Self {
         let path = |name| env(name).filter(|set| !set.is_empty());
         let text = |name| path(name).map(|set| set.to_string_lossy().into_owned());
         let path = |name| path(name).map(PathBuf::from);
@@ -287,30 +203,11 @@ impl ConnectArgs {
         }
     }
 
-    /// Reads the files that `aerostack dev` or `aerostack init` made in `dir`.
-    fn directory(dir: &Path) -> Result<Self, Failure> {
-        let mut ports = read_ports(&dir.join("ports.json"))?;
-        let pki = dir.join("pki");
-        Ok(Self {
-            vault: ports.remove("vault"),
-            injector: ports.remove("injector"),
-            data_plane: ports.remove("data_plane"),
-            ca: Some(pki.join("ca.pem")),
-            cert: Some(pki.join("admin.pem")),
-            key: Some(pki.join("admin-key.pem")),
-            vault_id: Some(VAULT_ID.to_owned()),
-            injector_id: Some(INJECTOR_ID.to_owned()),
-            vault_metrics: ports.remove("vault_metrics"),
-            injector_metrics: ports.remove("injector_metrics"),
-            ..Self::default()
-        })
-    }
-
     /// Fills the missing settings with those of `other`.
     ///
     /// A principal and a probe belong to the address of a service. They are taken from `other` only together with its
     /// address. A certificate and a token are two identities, and `other` does not add the one that is missing.
-    fn or(self, other: Self) -> Self {
+    pub(super) fn or(self, other: Self) -> Self {
         let (same_vault, same_injector) = (self.vault.is_none(), self.injector.is_none());
         let (has_token, has_certificate) = (
             self.token_file.is_some(),
@@ -335,97 +232,4 @@ impl ConnectArgs {
             timeout: self.timeout.or(other.timeout),
         }
     }
-}
-
-fn read_ports(path: &Path) -> Result<BTreeMap<String, String>, Failure> {
-    let text = match small_file::read(path, MAX_PORTS_SIZE) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
-        Err(error) => return Err(Failure::file(path, &error)),
-    };
-    serde_json::from_slice(&text).map_err(|error| {
-        let message = format!("{}: not a list of addresses: {error}", path.display());
-        Failure::new(FailureKind::Configuration, message)
-            .hint("`aerostack dev` and `aerostack init` write it anew; or give the addresses as flags, such as --vault")
-    })
-}
-
-impl Resolved {
-    fn of(settings: ConnectArgs) -> Self {
-        Self {
-            settings,
-            context: None,
-            hides_directory: false,
-        }
-    }
-}
-
-/// Returns the settings that are used when no flag names a context or a directory.
-fn default_source(
-    working_directory: WorkingDirectory,
-    env: &impl Fn(&str) -> Option<OsString>,
-) -> Result<Resolved, Failure> {
-    let variable = |name| env(name).filter(|set| !set.is_empty());
-    match (variable("AEROSTACK_CONTEXT"), variable("AEROSTACK_DIR")) {
-        (Some(_), Some(_)) => return Err(two_sources("AEROSTACK_CONTEXT", "AEROSTACK_DIR")),
-        (Some(name), None) => {
-            let (settings, name) = ConnectArgs::named_context(&name.to_string_lossy(), env)?;
-            return Ok(Resolved {
-                context: Some(name),
-                ..Resolved::of(settings)
-            });
-        }
-        (None, Some(dir)) => return Ok(Resolved::of(named_directory(Path::new(&dir))?)),
-        (None, None) => {}
-    }
-    let default_dir = Path::new(DEFAULT_DIR);
-    let has_directory = working_directory == WorkingDirectory::Used && default_dir.join("pki").is_dir();
-    // A person chose the present context, and `.aerostack` may come with a folder of somebody else.
-    if let Some(context) = present_context(env)? {
-        let name = context.name.clone();
-        let is_same = context.dir.is_some() && context.dir == std::path::absolute(default_dir).ok();
-        return Ok(Resolved {
-            context: Some(name),
-            hides_directory: has_directory && !is_same,
-            ..Resolved::of(ConnectArgs::of_context(context)?)
-        });
-    }
-    match has_directory {
-        true => ConnectArgs::directory(default_dir).map(Resolved::of),
-        false => Ok(Resolved::of(ConnectArgs::default())),
-    }
-}
-
-fn present_context(env: &impl Fn(&str) -> Option<OsString>) -> Result<Option<Context>, Failure> {
-    let Some(path) = contexts::path(env) else {
-        return Ok(None);
-    };
-    let contexts = contexts::read(&path)?;
-    let present = contexts.present();
-    present
-        .map(|name| contexts.get(name.as_str()).cloned())
-        .transpose()
-}
-
-/// Returns true when commands without flags use a context, and not the directory `.aerostack`.
-pub(crate) fn has_present_context(env: impl Fn(&str) -> Option<OsString>) -> bool {
-    let variable = env("AEROSTACK_CONTEXT").filter(|set| !set.is_empty());
-    variable.is_some() || present_context(&env).is_ok_and(|context| context.is_some())
-}
-
-fn two_sources(one: &str, other: &str) -> Failure {
-    let message = format!("{one} and {other} each name a connection");
-    Failure::new(FailureKind::Usage, message).hint("give one of them")
-}
-
-fn named_directory(dir: &Path) -> Result<ConnectArgs, Failure> {
-    if dir.join("pki").is_dir() {
-        return ConnectArgs::directory(dir);
-    }
-    let message = format!("there are no certificates in {}", dir.join("pki").display());
-    Err(Failure::new(FailureKind::Configuration, message).hint(format!(
-        "start the services with `aerostack dev --dir {0}`, make certificates for services that run elsewhere with \
-         `aerostack init --admin-dir {0}`, or name another directory (--dir, AEROSTACK_DIR)",
-        dir.display()
-    )))
 }

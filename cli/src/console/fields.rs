@@ -1,8 +1,11 @@
 //! Fields of forms and of queries.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use http::StatusCode;
 use http_body_util::BodyExt as _;
+use tokio::time;
 use zeroize::Zeroizing;
 
 /// Maximum size of a form in bytes. A value of 64 KiB has three times that size when every byte is encoded as `%XX`.
@@ -11,8 +14,18 @@ const MAX_FORM: usize = 256 * 1024;
 /// its end.
 const MAX_READ: usize = 16 * 1024 * 1024;
 
+/// Longest time in which the whole of a form arrives. Shorter than the time that a request may take, so that the answer says that the
+/// form was slow, and not a service.
+const FORM_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// Reads the body of a form, or returns the status of the answer.
-pub(super) async fn read_form(mut body: Body) -> Result<Zeroizing<Vec<u8>>, StatusCode> {
+pub(super) async fn read_form(body: Body) -> Result<Zeroizing<Vec<u8>>, StatusCode> {
+    time::timeout(FORM_TIMEOUT, read_whole_form(body))
+        .await
+        .unwrap_or(Err(StatusCode::REQUEST_TIMEOUT))
+}
+
+async fn read_whole_form(mut body: Body) -> Result<Zeroizing<Vec<u8>>, StatusCode> {
     // A buffer that grows would leave copies of a value behind.
     let mut form = Zeroizing::new(Vec::with_capacity(MAX_FORM));
     let mut length = 0;
@@ -111,6 +124,24 @@ impl Fields {
     }
 }
 
+/// Returns the entries of a list, which are separated by line breaks or commas, without empty ones.
+pub(super) fn items(text: &str) -> Vec<String> {
+    not_empty(text.split(['\n', ',']))
+}
+
+/// Returns the lines of a text, without empty ones. Lines may contain commas, as a path of a URL may.
+pub(super) fn lines(text: &str) -> Vec<String> {
+    not_empty(text.split('\n'))
+}
+
+fn not_empty<'t>(parts: impl Iterator<Item = &'t str>) -> Vec<String> {
+    let trimmed = parts.map(str::trim);
+    trimmed
+        .filter(|part| !part.is_empty())
+        .map(str::to_owned)
+        .collect()
+}
+
 /// Returns the value of a `<textarea>` as it was typed or pasted. Browsers send every line break as CR LF (HTML, "constructing
 /// the entry list"), and most values that have several lines, such as PEM, have LF. One final line break is removed, as from a
 /// file.
@@ -132,6 +163,10 @@ pub(super) fn without_form_line_breaks(value: &str) -> Zeroizing<Vec<u8>> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 mod tests {
+    use std::io;
+
+    use tokio_stream::StreamExt as _;
+
     use super::*;
 
     #[tokio::test]
@@ -144,6 +179,16 @@ mod tests {
         assert_eq!(read(MAX_FORM + 1).await, Err(StatusCode::PAYLOAD_TOO_LARGE));
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_form_that_does_not_arrive_is_given_up() {
+        let stalled = tokio_stream::pending::<Result<&[u8], io::Error>>();
+        let beginning = tokio_stream::once(Ok(b"csrf=x".as_slice()));
+        let started = time::Instant::now();
+        let read = read_form(Body::from_stream(beginning.chain(stalled))).await;
+        assert_eq!(read, Err(StatusCode::REQUEST_TIMEOUT));
+        assert_eq!(started.elapsed().as_secs(), FORM_TIMEOUT.as_secs());
+    }
+
     #[test]
     fn fields_are_decoded() {
         let fields =
@@ -153,6 +198,13 @@ mod tests {
         assert!(fields.is_set("a") && !fields.is_set("b"));
         assert_eq!(fields.text("origins"), "https://a\r\n\r\n https://b,c");
         assert_eq!((fields.number("n"), fields.number("a")), (7_u64, 0_u32));
+    }
+
+    #[test]
+    fn lists_have_an_entry_for_each_line_and_only_some_for_each_comma() {
+        let text = " a,b\r\n\n c ,\n";
+        assert_eq!(items(text), ["a", "b", "c"]);
+        assert_eq!(lines(text), ["a,b", "c ,"]);
     }
 
     #[test]

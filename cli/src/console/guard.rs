@@ -254,6 +254,8 @@ pub(super) struct PageRequest {
     pub(super) session: Arc<Session>,
     /// True for a request that changes nothing, and that the page may repeat.
     pub(super) is_read: bool,
+    /// True when the navigation offers the keys and backups.
+    pub(super) offers_administration: bool,
 }
 
 impl PageRequest {
@@ -275,6 +277,7 @@ impl FromRequestParts<SharedApp> for PageRequest {
             app: app.clone(),
             session,
             is_read: parts.method.is_safe(),
+            offers_administration: app.services.may_administer_vault().await,
         })
     }
 }
@@ -321,8 +324,8 @@ impl FromRequest<SharedApp> for Change {
             message_page(
                 status,
                 "The form did not arrive",
-                "It is too long, or the connection was interrupted. Nothing was changed. The value of a secret has at most \
-                 64 KiB.",
+                "It is too long or arrived too slowly, or the connection was interrupted. Nothing was changed. The value of a secret \
+                 has at most 64 KiB.",
             )
         })?;
         let fields = Fields::parse(&form);
@@ -344,27 +347,4 @@ pub(super) fn foreign_form() -> Response {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test that panics has failed")]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_user_is_allowed_while_the_certificate_is_valid() {
-        let user = |name: &str| Principal::parse(&format!("spiffe://test/{name}")).unwrap();
-        let not_after = SystemTime::now();
-        let peer = |name| {
-            let principal = user(name);
-            Arc::new(Peer::Known { principal, not_after })
-        };
-        let users = [user("alice")];
-        let (before, after) = (
-            not_after - Duration::from_secs(1),
-            not_after + Duration::from_secs(1),
-        );
-        assert_eq!(user_of(Some(&peer("alice")), &users, before), Ok(user("alice")));
-        let not_allowed = GuardRefusal::NotAllowed(user("bob"));
-        assert_eq!(user_of(Some(&peer("bob")), &users, before), Err(not_allowed));
-        for nobody in [Some(&peer("alice")), Some(&Arc::new(Peer::Anonymous)), None] {
-            assert_eq!(user_of(nobody, &users, after), Err(GuardRefusal::NoUser));
-        }
-    }
-}
+mod tests;

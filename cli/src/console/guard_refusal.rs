@@ -67,8 +67,9 @@ impl GuardRefusal {
             ),
             Self::TimedOut => message_page(
                 StatusCode::GATEWAY_TIMEOUT,
-                "The services did not answer in time",
-                "Look at the page again to see whether the change was made.",
+                "This took too long",
+                "The services did not answer in time, or a file did not arrive. Look at the page again to see whether the change was \
+                 made.",
             ),
         }
     }

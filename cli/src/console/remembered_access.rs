@@ -1,4 +1,4 @@
-//! Answers to the questions what the identity of the console may change in a workspace.
+//! Answers to the questions what the identity of the console may do in a workspace and in the whole vault.
 
 use std::{
     collections::HashMap,
@@ -12,12 +12,14 @@ const REMEMBERED: Duration = Duration::from_secs(60);
 /// Number of answers that are remembered.
 const MAX_REMEMBERED: usize = 1_000;
 
-/// A question that no RPC answers.
+/// A question that no RPC answers without a refusal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Question {
     /// Asked only for an identity that is no administrator of the workspace.
     ChangeSecrets,
     ChangeServers,
+    /// Belongs to no workspace: its answers are those for the workspace without a name.
+    AdministerVault,
 }
 
 /// The answers, by question and workspace.

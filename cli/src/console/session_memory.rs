@@ -1,5 +1,5 @@
-//! What a session keeps between two requests: an import that waits for its confirmation, the results of the last imports, and
-//! the state of the last backup.
+//! The state that a session keeps between two requests: an import that waits for its confirmation, the results of the last imports, and
+//! the states of the last backups.
 //!
 //! The page that shows the plan of an import must not contain the values, and works without JavaScript. So the values wait
 //! here, in buffers that are wiped, until the person confirms the plan. They are forgotten when they were put, after
@@ -18,13 +18,15 @@ pub(super) const KEPT: Duration = Duration::from_secs(120);
 
 /// Number of imports whose results a session keeps.
 const MAX_CONFIRMED: usize = 5;
+/// Number of backups whose state a session keeps.
+const MAX_BACKUPS: usize = 5;
 /// Number of rotations that a session remembers.
 const MAX_ROTATIONS: usize = 50;
 
 #[derive(Default)]
 pub(super) struct SessionMemory {
     imports: Mutex<Imports>,
-    backup: Mutex<Option<MadeBackup>>,
+    backups: Mutex<Backups>,
     /// Workspaces whose keys the session has rotated last, each with the id of its new key.
     rotations: Mutex<VecDeque<(String, String)>>,
 }
@@ -36,6 +38,14 @@ struct Imports {
     waiting: Option<WaitingImport>,
     /// The imports that were confirmed last, the oldest first.
     confirmed: VecDeque<ConfirmedImport>,
+}
+
+#[derive(Default)]
+struct Backups {
+    /// The number of the last backup. A number is used once.
+    last: u64,
+    /// The backups that were begun last, the newest first.
+    made: VecDeque<MadeBackup>,
 }
 
 /// An import that was confirmed.
@@ -64,9 +74,11 @@ pub(super) struct ImportResults {
     pub(super) notes: Vec<String>,
 }
 
-/// The last backup that the session made.
+/// A backup that the session has begun.
 #[derive(Clone)]
 pub(super) struct MadeBackup {
+    /// Tells this backup from others of the session, which may run at the same time.
+    pub(super) number: u64,
     pub(super) file_name: String,
     pub(super) state: BackupState,
 }
@@ -167,15 +179,39 @@ impl SessionMemory {
         rotation.map(|(_, key)| key.clone())
     }
 
-    pub(super) fn backup(&self) -> Option<MadeBackup> {
-        locked(&self.backup).clone()
+    /// Returns the backups that the session has begun last, the newest first.
+    pub(super) fn backups(&self) -> Vec<MadeBackup> {
+        locked(&self.backups).made.iter().cloned().collect()
     }
 
-    pub(super) fn keep_backup(&self, file_name: &str, state: BackupState) {
-        *locked(&self.backup) = Some(MadeBackup {
-            file_name: file_name.to_owned(),
-            state,
-        });
+    /// Keeps a backup that begins now, and returns it. Its file name is `stem` with an ending, and a number if a kept backup has
+    /// that name already.
+    pub(super) fn begin_backup(&self, stem: &str) -> MadeBackup {
+        let mut backups = locked(&self.backups);
+        backups.last += 1;
+        let number = backups.last;
+        let name = format!("{stem}.backup");
+        let is_taken = backups.made.iter().any(|backup| backup.file_name == name);
+        let backup = MadeBackup {
+            number,
+            file_name: match is_taken {
+                true => format!("{stem}-{number}.backup"),
+                false => name,
+            },
+            state: BackupState::Running { bytes: 0 },
+        };
+        backups.made.push_front(backup.clone());
+        backups.made.truncate(MAX_BACKUPS);
+        backup
+    }
+
+    /// Keeps the state of a backup that was begun.
+    pub(super) fn keep_backup(&self, number: u64, state: BackupState) {
+        let mut backups = locked(&self.backups);
+        let mut made = backups.made.iter_mut();
+        if let Some(backup) = made.find(|backup| backup.number == number) {
+            backup.state = state;
+        }
     }
 }
 
@@ -224,6 +260,35 @@ mod tests {
             confirmed();
         }
         assert!(memory.confirmed("w", second, is_running).is_none());
+    }
+
+    #[test]
+    fn each_backup_has_its_own_state_and_file_name() {
+        let memory = SessionMemory::default();
+        let [first, second] = [memory.begin_backup("vault"), memory.begin_backup("vault")];
+        memory.keep_backup(first.number, BackupState::Running { bytes: 1 });
+        memory.keep_backup(second.number, BackupState::Running { bytes: 2 });
+        let kept: Vec<_> = memory
+            .backups()
+            .into_iter()
+            .map(|backup| (backup.file_name, backup.state))
+            .collect();
+        assert!(
+            matches!(
+                kept.as_slice(),
+                [
+                    (newer, BackupState::Running { bytes: 2 }),
+                    (older, BackupState::Running { bytes: 1 })
+                ] if newer == "vault-2.backup" && older == "vault.backup"
+            ),
+            "{:?}",
+            kept.iter().map(|(name, _)| name).collect::<Vec<_>>()
+        );
+        for _ in 0..MAX_BACKUPS {
+            memory.begin_backup("vault");
+        }
+        memory.keep_backup(first.number, BackupState::Running { bytes: 3 });
+        assert_eq!(memory.backups().len(), MAX_BACKUPS);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What the identity of the console may do in a workspace.
+//! The roles of the console's identity in a workspace.
 
 use proto::vault::v1::{DeleteSecretRequest, Workspace};
 

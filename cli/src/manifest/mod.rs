@@ -25,6 +25,7 @@
 //! Every field but the first three may be left out. A document without `plan`, `kept_versions`, `secrets` or `servers` says
 //! nothing about them, and an entry without one of its fields states the default of that field.
 
+pub(crate) mod change;
 pub(crate) mod difference;
 mod document;
 mod error;

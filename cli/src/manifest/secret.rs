@@ -9,7 +9,7 @@ use vault_service::vault::Labels;
 
 use super::error::SecretError;
 
-/// What a document says of a secret. Two values compare equal when they mean the same.
+/// The metadata of a secret, as a document states them. Two values compare equal when they mean the same.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct SecretMetadata {
     #[serde(serialize_with = "name_as_text")]

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions, Permissions},
-    io::{self, ErrorKind, Read as _, Write as _},
+    io::{self, ErrorKind, Write as _},
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, lchown},
     path::Path,
     str::FromStr,
@@ -12,6 +12,7 @@ use rustix::fs::OFlags;
 use zeroize::Zeroizing;
 
 use super::error::PkiError;
+use crate::small_file::{self, MAX_PEM};
 
 const DIR_MODE: u32 = 0o700;
 const KEY_MODE: u32 = 0o600;
@@ -77,21 +78,24 @@ pub(super) fn lock_private_dir(dir: &Path) -> Result<File, PkiError> {
 }
 
 pub(super) fn read_cert(path: &Path) -> Result<Option<Vec<u8>>, PkiError> {
-    optional(fs::read(path)).map_err(PkiError::at(path))
+    optional(small_file::read(path, MAX_PEM)).map_err(PkiError::at(path))
 }
 
 /// Reads a key file, and sets its mode to 0600 when other users may read the file. A symbolic link is refused, because
 /// the folder may belong to another user than the one who runs this program.
 pub(super) fn read_key(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, PkiError> {
     let read = || {
-        let no_follow = OFlags::NOFOLLOW.bits().cast_signed();
-        let mut file = OpenOptions::new().read(true).custom_flags(no_follow).open(path)?;
-        let mut key = Zeroizing::new(Vec::new());
-        file.read_to_end(&mut key)?;
-        if file.metadata()?.permissions().mode() & 0o077 != 0 {
+        // Without `NONBLOCK`, opening a pipe that nobody writes to waits for ever.
+        let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
+        let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+        let found = file.metadata()?;
+        if !found.is_file() {
+            return Err(io::Error::new(ErrorKind::InvalidInput, "it is no regular file"));
+        }
+        if found.permissions().mode() & 0o077 != 0 {
             file.set_permissions(Permissions::from_mode(KEY_MODE))?;
         }
-        Ok(key)
+        small_file::read_at_most(file, MAX_PEM).map(Zeroizing::new)
     };
     optional(read()).map_err(PkiError::at(path))
 }
@@ -126,5 +130,26 @@ fn optional<T>(result: io::Result<T>) -> io::Result<Option<T>> {
         Ok(found) => Ok(Some(found)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+mod tests {
+    use rustix::fs::{CWD, Mode, mkfifoat};
+
+    use super::*;
+
+    #[test]
+    fn a_certificate_or_key_that_is_too_long_or_no_file_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let [long, pipe] = ["long", "pipe"].map(|name| dir.path().join(name));
+        File::create(&long).unwrap().set_len(MAX_PEM + 1).unwrap();
+        mkfifoat(CWD, &pipe, Mode::RUSR | Mode::WUSR).unwrap();
+        for path in [&long, &pipe, &dir.path().to_owned()] {
+            assert!(read_cert(path).is_err(), "{}", path.display());
+            assert!(read_key(path).is_err(), "{}", path.display());
+        }
+        assert!(read_key(&dir.path().join("absent")).unwrap().is_none());
     }
 }

@@ -5,5 +5,5 @@ mod put;
 
 pub(crate) use self::{
     plan::{ImportPlan, LeftOut, PlannedPut},
-    put::{ImportOptions, Imported, Outcome, put_all},
+    put::{ImportOptions, Imported, PutOutcome, put_all},
 };

@@ -28,10 +28,10 @@ pub(crate) struct ImportOptions {
 pub(crate) struct Imported {
     pub(crate) line: usize,
     pub(crate) name: String,
-    pub(crate) outcome: Outcome,
+    pub(crate) outcome: PutOutcome,
 }
 
-pub(crate) enum Outcome {
+pub(crate) enum PutOutcome {
     Created {
         version: u64,
         is_bound: bool,
@@ -46,7 +46,7 @@ pub(crate) enum Outcome {
     NotTried,
 }
 
-impl Outcome {
+impl PutOutcome {
     pub(crate) fn is_put(&self) -> bool {
         matches!(self, Self::Created { .. } | Self::Replaced { .. })
     }
@@ -70,9 +70,9 @@ pub(crate) async fn put_all(
             let request = request(workspace, options, put);
             outcome_of(vault.answer(client.put_secret(request)).await)
         } else {
-            Outcome::NotTried
+            PutOutcome::NotTried
         };
-        goes_on &= !matches!(&outcome, Outcome::Failed(failure) if concerns_all(failure));
+        goes_on &= !matches!(&outcome, PutOutcome::Failed(failure) if concerns_all(failure));
         results.push(Imported { line, name, outcome });
         done();
     }
@@ -105,7 +105,7 @@ fn request(workspace: &str, options: &ImportOptions, put: PlannedPut) -> PutSecr
     }
 }
 
-fn outcome_of(answer: Result<PutSecretResponse, Failure>) -> Outcome {
+fn outcome_of(answer: Result<PutSecretResponse, Failure>) -> PutOutcome {
     match answer {
         Ok(PutSecretResponse {
             secret,
@@ -116,11 +116,11 @@ fn outcome_of(answer: Result<PutSecretResponse, Failure>) -> Outcome {
             let secret = secret.unwrap_or_default();
             let (version, is_bound) = (secret.version, !secret.upstream_origins.is_empty());
             match created {
-                true => Outcome::Created { version, is_bound },
-                false => Outcome::Replaced { version, is_bound },
+                true => PutOutcome::Created { version, is_bound },
+                false => PutOutcome::Replaced { version, is_bound },
             }
         }
-        Err(failure) => Outcome::Failed(explained(failure)),
+        Err(failure) => PutOutcome::Failed(explained(failure)),
     }
 }
 

@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use crate::{
-    browser::{Answer, Browser, Console, FORM_WITH_FILE, multipart},
+    browser::{Answer, Browser, Console, FORM_WITH_FILE, between, multipart},
     support::dev::PATIENCE,
 };
 
@@ -62,6 +62,11 @@ async fn put_much(console: &Console) {
     }
 }
 
+fn digest(backup: &[u8]) -> String {
+    let digest = Sha256::digest(backup);
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 async fn restore(browser: &mut Browser, backup: &[u8]) -> Answer {
     let csrf = browser.csrf.clone();
     browser
@@ -86,12 +91,8 @@ async fn a_downloaded_backup_is_restored_into_an_empty_vault() {
     let backup = answer.into_body().collect().await.unwrap().to_bytes();
     assert!(backup.starts_with(b"aerostack backup"));
     let shown = browser.get("/backup/live").await;
-    let digest: String = Sha256::digest(&backup)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
     assert!(
-        shown.has("was sent whole") && shown.has(&digest),
+        shown.has("was sent whole") && shown.has(&digest(&backup)),
         "{}",
         shown.text
     );
@@ -125,8 +126,11 @@ async fn a_file_that_is_no_whole_backup_changes_nothing() {
     let backup = download(&browser).await;
     let (_empty, mut other) = empty_vault_like(&console).await;
     let cut_off = &backup[..backup.len() - 1];
+    let mut changed = backup.clone();
+    *changed.last_mut().unwrap() ^= 1;
     for (file, status, text) in [
-        (cut_off, 500, "The backup is damaged, or not whole"),
+        (cut_off, 400, "The backup is damaged, or not whole"),
+        (&changed, 400, "Take another copy of the backup"),
         (b"hello".as_slice(), 422, NO_BACKUP),
         (b"", 422, "Choose the file of the backup"),
     ] {
@@ -248,4 +252,25 @@ async fn a_backup_that_breaks_off_does_not_look_whole() {
         assert!(started.elapsed() < PATIENCE, "{}", shown.text);
     };
     assert!(shown.has("is not whole, throw it away"), "{}", shown.text);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_download_of_a_session_keeps_its_own_state() {
+    let console = Console::start().await;
+    let mut browser = with_secret(&console).await;
+    let mut made = Vec::new();
+    for _ in 0..2 {
+        let form = format!("csrf={}", browser.csrf).into_bytes();
+        let answer = browser.request(Method::POST, "/backup/make", &[FORM], form).await;
+        let disposition = answer.headers()["content-disposition"].to_str().unwrap();
+        let name = between(disposition, "filename=\"", "\"").to_owned();
+        let backup = answer.into_body().collect().await.unwrap().to_bytes();
+        made.push((name, digest(&backup)));
+    }
+    let shown = browser.get("/backup/live").await;
+    assert_eq!(shown.text.matches("was sent whole").count(), 2, "{}", shown.text);
+    for (name, digest) in &made {
+        let (_, rest) = shown.text.split_once(&format!(">{name}<")).unwrap();
+        assert_eq!(between(rest, "<code class=\"key-id\">", "<"), digest);
+    }
 }

@@ -20,9 +20,9 @@ use hyper_util::{
 };
 use tempfile::TempDir;
 
-use aerostack::pki::{ADMIN_ID, DevPki, INJECTOR_ID};
+use aerostack::pki::{ADMIN_ID, DevPki, INJECTOR_ID, VAULT_ID};
 
-use crate::{support::dev::Dev, viewer};
+use crate::{support::dev::Dev, vault, viewer};
 
 /// A pair of services, and a console that administers it. Both are killed when dropped.
 pub(crate) struct Console {
@@ -72,6 +72,14 @@ impl Console {
         let args = ["--injector", &injector, "--injector-id", INJECTOR_ID];
         let identity = ["--cert", &cert, "--key", &key];
         Self::of(home, dev, &[args, identity].concat())
+    }
+
+    /// Starts a console for a vault that can rotate its root key.
+    pub(crate) async fn start_with_passphrase() -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let dev = Dev::start(&home.path().join(".aerostack")).await;
+        let address = vault::serve_with_passphrase(&dev).await.to_string();
+        Self::of(home, dev, &["--vault", &address, "--vault-id", VAULT_ID])
     }
 
     /// Starts a vault with a root key of another one.

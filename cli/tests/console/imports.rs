@@ -1,6 +1,6 @@
 //! Many secrets at once, from a pasted text or a file.
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use http::StatusCode;
 use proto::vault::v1::{
@@ -8,7 +8,12 @@ use proto::vault::v1::{
     secret_service_client::SecretServiceClient,
 };
 
-use crate::browser::{Answer, Browser, Console, between};
+use rustix::process::{Signal, kill_process};
+
+use crate::{
+    browser::{Answer, Browser, Console, between},
+    support::dev::PATIENCE,
+};
 
 const IMPORT: &str = "/w/w/secrets/import";
 const PREVIEW: &str = "/w/w/secrets/import/preview";
@@ -296,6 +301,50 @@ async fn what_was_not_stored_is_named_with_the_reason() {
     let values = decrypt(&console, &["KEY_0", "KEY_1", "KEY_2"]).await;
     let values: Vec<_> = values.iter().map(|secret| secret.value.as_slice()).collect();
     assert_eq!(values, [b"new".as_slice(), b"theirs", b"new"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_import_shows_its_progress_and_leads_to_its_results() {
+    let console = Console::start().await;
+    let mut browser = with_workspace(&console, "pro").await;
+    let (number, _) = preview(&mut browser, "A=1\nB=2\nC=3\n").await;
+    let dev = console.dev.id();
+    // The vault does not answer, so the import takes longer than its confirmation waits.
+    kill_process(dev, Signal::STOP).unwrap();
+    let progress = confirm(&mut browser, &number, &[]).await;
+    let live = format!("/w/w/secrets/import/results/live?import={number}");
+    for text in [
+        "<title>Storing the secrets",
+        "0 of 3 secrets</span> tried",
+        "<noscript><meta http-equiv=\"refresh\"",
+        &format!("data-live=\"{live}\""),
+    ] {
+        assert!(progress.has(text), "{text}: {}", progress.text);
+    }
+    let part = browser.get(&live).await;
+    assert!(
+        part.has("<progress max=\"3\" value=\"0\"") && !part.has("<title>"),
+        "{}",
+        part.text
+    );
+    kill_process(dev, Signal::CONT).unwrap();
+    let started = Instant::now();
+    let part = loop {
+        let part = browser.get(&live).await;
+        if !part.has("<progress") {
+            break part;
+        }
+        assert!(started.elapsed() < PATIENCE, "{}", part.text);
+    };
+    let results = between(&part.text, "data-next=\"", "\"").to_owned();
+    let results = browser.get(&results).await;
+    assert!(
+        results.has("all were stored") && !results.has("http-equiv"),
+        "{}",
+        results.text
+    );
+    let forgotten = browser.get("/w/w/secrets/import/results/live?import=99").await;
+    assert!(forgotten.has("no longer known"), "{}", forgotten.text);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,7 +8,7 @@ use proto::vault::v1::{
 };
 
 use crate::{
-    browser::{Browser, Console},
+    browser::{Answer, Browser, Console, between},
     support::dev::PATIENCE,
 };
 
@@ -44,6 +44,11 @@ async fn the_page_shows_the_keys_of_every_level() {
     let console = Console::start().await;
     let mut browser = console.signed_in().await;
     let page = browser.get("/keys").await;
+    assert!(
+        page.has("href=\"/keys\" aria-current=\"page\"") && page.has("href=\"/backup\""),
+        "{}",
+        page.text
+    );
     assert!(page.has("There is no workspace yet"), "{}", page.text);
     put_secret(&mut browser).await;
     let page = browser.get("/keys").await;
@@ -106,6 +111,48 @@ async fn a_workspaces_key_is_rotated_and_the_page_shows_the_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_root_key_is_rotated_and_the_page_shows_the_new_one() {
+    const ROTATE: &str = "/keys/root-key/rotate";
+    let id_of = |page: &Answer| {
+        let (_, root) = page.text.split_once("Root key</h2>").unwrap();
+        between(root, "<code class=\"key-id\">", "<").to_owned()
+    };
+    let console = Console::start_with_passphrase().await;
+    let mut browser = with_secret(&console).await;
+    let page = browser.get("/keys").await;
+    assert!(
+        page.has("a passphrase") && page.has(&format!("href=\"{ROTATE}\"")),
+        "{}",
+        page.text
+    );
+    let old = id_of(&page);
+    // To look at the question changes nothing.
+    let question = browser.get(ROTATE).await;
+    assert!(
+        question.has("Rotate the root key?") && question.has(&format!("action=\"{ROTATE}\"")),
+        "{}",
+        question.text
+    );
+    let forged = browser.post_exactly(ROTATE, &[("csrf", "x")]).await;
+    assert_eq!(forged.status, StatusCode::FORBIDDEN);
+    assert_eq!(id_of(&browser.get("/keys").await), old);
+
+    let page = browser.change(ROTATE, &[]).await;
+    let new = id_of(&page);
+    assert_ne!(new, old);
+    assert!(
+        page.has(&format!("The vault has the new root key <code>{new}</code>")),
+        "{}",
+        page.text
+    );
+    assert!(!page.has(&old), "{}", page.text);
+    // The secrets are under the new key.
+    let replaced = [("value", "2"), ("version", "1")];
+    browser.change("/w/w/secrets/A/replace", &replaced).await;
+    assert_eq!(browser.get("/w/w/secrets/A").await.status, StatusCode::OK);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_rotation_that_the_vault_refuses_is_explained() {
     let console = Console::start().await;
     let mut browser = console.signed_in().await;
@@ -121,6 +168,13 @@ async fn a_rotation_that_the_vault_refuses_is_explained() {
 async fn an_identity_without_the_right_is_offered_no_rotation_and_no_backup() {
     let console = Console::start_as("injector").await;
     let mut browser = console.signed_in().await;
+    for path in ["/status", "/keys", "/workspaces/new"] {
+        let page = browser.get(path).await;
+        assert!(page.has("href=\"/status\""), "{}", page.text);
+        for hidden in ["href=\"/keys\"", "href=\"/backup\""] {
+            assert!(!page.has(hidden), "{path}: {}", page.text);
+        }
+    }
     let page = browser.get("/keys").await;
     assert_eq!(page.status, StatusCode::FORBIDDEN);
     assert!(

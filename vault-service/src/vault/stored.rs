@@ -5,7 +5,7 @@
 //! meta                     Meta
 //! w/ name                  WorkspaceRecord
 //! c/ uid(16)               number of the workspace's secrets, u64, big endian; absent for 0
-//! s/ uid(16) secret name   SecretRecord: public data of the current version, in clear
+//! s/ uid(16) secret name   StoredMetadata: public data of the current version, in clear
 //! r/ uid(16) secret name   the encrypted record (crate::crypto::record) of the current version: the value, its version,
 //!                          expiry and origins
 //! o/ uid(16) secret name 00 version, u64, big endian
@@ -148,7 +148,7 @@ pub(super) struct DestroyedKeys {
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct SecretRecord {
+pub(super) struct StoredMetadata {
     #[prost(bytes = "vec", tag = "1")]
     pub(super) uid: Vec<u8>,
     #[prost(uint64, tag = "2")]
@@ -173,7 +173,7 @@ pub(super) struct SecretRecord {
     pub(super) last_version: u64,
 }
 
-impl SecretRecord {
+impl StoredMetadata {
     /// Returns the highest number that a version of the secret may have.
     pub(super) fn last_version(&self) -> u64 {
         self.last_version.max(self.version)
@@ -183,7 +183,7 @@ impl SecretRecord {
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct OldVersion {
     #[prost(message, required, tag = "1")]
-    pub(super) metadata: SecretRecord,
+    pub(super) metadata: StoredMetadata,
     #[prost(bytes = "vec", tag = "2")]
     pub(super) record: Vec<u8>,
 }

@@ -1,6 +1,7 @@
 //! `aerostack apply`: reads a document, compares it with the services, shows the difference, and makes it so.
 
 mod steps;
+mod stopped;
 mod text;
 
 use std::{
@@ -20,11 +21,7 @@ use super::confirm::confirm;
 use crate::{
     connect::Connection,
     failure::{Failure, FailureKind},
-    manifest::{
-        Manifest,
-        difference::{Choices, Difference},
-        present::PresentState,
-    },
+    manifest::{Manifest, change::Difference, difference::Choices, present::PresentState},
     model::Warning,
     output::{OutputArgs, OutputFormat, Report, printable},
 };

@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::{
     manifest::{
         SecretMetadata,
-        difference::{Difference, FieldChange, PlannedChange, Step, Unchangeable, UnchangeableReason},
+        change::{Difference, FieldChange, PlannedChange, Step, Unchangeable, UnchangeableReason},
     },
     model::Warning,
     output::printable,

@@ -5,7 +5,7 @@ use serde::Serialize;
 use crate::{
     failure::Failure,
     output::{OutputArgs, Report, table},
-    secret_import::{ImportPlan, Imported, LeftOut, Outcome, PlannedPut},
+    secret_import::{ImportPlan, Imported, LeftOut, PlannedPut, PutOutcome},
 };
 
 /// The plan of an import.
@@ -35,7 +35,7 @@ struct PlannedSecret {
     name: String,
     /// The version that is replaced; `None` for a new secret.
     replaces_version: Option<u64>,
-    /// What is worth knowing about the value, such as that it fits no header.
+    /// A remark about the value, such as that it fits no header.
     remarks: Vec<String>,
 }
 
@@ -189,7 +189,7 @@ impl Results {
         let has_unbound = imported.iter().any(|secret| {
             matches!(
                 secret.outcome,
-                Outcome::Created { is_bound: false, .. } | Outcome::Replaced { is_bound: false, .. }
+                PutOutcome::Created { is_bound: false, .. } | PutOutcome::Replaced { is_bound: false, .. }
             )
         });
         Self {
@@ -243,10 +243,10 @@ impl Results {
 impl SecretResult {
     fn of(Imported { line, name, outcome }: Imported) -> Self {
         let (outcome, version, problem) = match outcome {
-            Outcome::Created { version, is_bound: _ } => ("created", Some(version), None),
-            Outcome::Replaced { version, is_bound: _ } => ("replaced", Some(version), None),
-            Outcome::Failed(failure) => ("failed", None, Some(failure.message)),
-            Outcome::NotTried => ("not_tried", None, None),
+            PutOutcome::Created { version, is_bound: _ } => ("created", Some(version), None),
+            PutOutcome::Replaced { version, is_bound: _ } => ("replaced", Some(version), None),
+            PutOutcome::Failed(failure) => ("failed", None, Some(failure.message)),
+            PutOutcome::NotTried => ("not_tried", None, None),
         };
         Self {
             line,

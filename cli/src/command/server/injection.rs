@@ -4,9 +4,11 @@ use proto::{
     SecretName,
     injector::v1::{
         BasicPlacement, CookiePlacement, FormPlacement, HeaderPlacement, Injection, JsonPlacement,
-        PathPlacement, ProtobufPlacement, QueryPlacement, injection::Placement,
+        ProtobufPlacement, QueryPlacement, injection::Placement,
     },
 };
+
+use crate::template::secrets_of;
 
 /// The forms of `--inject`, for errors.
 const FORMS: &str = "write header:NAME=TEMPLATE, basic:USER:PASSWORD, query:NAME=TEMPLATE, cookie:NAME=TEMPLATE, \
@@ -80,49 +82,21 @@ pub(super) fn require(injections: &mut [Injection], required: &RequiredSecrets) 
             .for_each(|injection| injection.required = true);
         return Ok(());
     };
-    let named: Vec<_> = injections.iter().map(secrets).collect();
+    let named: Vec<_> = injections.iter().map(secrets_of).collect();
     let parsed: Vec<_> = names.iter().map(|name| SecretName::parse(name)).collect();
     let unknown = names.iter().zip(&parsed).find(|(_, parsed)| {
         parsed
             .as_ref()
-            .is_ok_and(|name| !named.iter().any(|secrets| secrets.contains(name)))
+            .is_ok_and(|name| !named.iter().flatten().any(|secret| secret == name.as_str()))
     });
     if let Some((name, _)) = unknown {
         return Err(name.clone());
     }
     for (injection, secrets) in injections.iter_mut().zip(named) {
         let mut parsed = parsed.iter().flatten();
-        injection.required = parsed.any(|name| secrets.contains(name));
+        injection.required = parsed.any(|name| secrets.iter().any(|secret| secret == name.as_str()));
     }
     Ok(())
-}
-
-/// Returns the secrets that an injection names. A template that the injector will refuse may name less.
-fn secrets(injection: &Injection) -> Vec<SecretName> {
-    let templates = match &injection.placement {
-        None => Vec::new(),
-        Some(
-            Placement::Header(HeaderPlacement { name: _, value })
-            | Placement::Query(QueryPlacement { name: _, value })
-            | Placement::Cookie(CookiePlacement { name: _, value })
-            | Placement::Json(JsonPlacement { pointer: _, value })
-            | Placement::Form(FormPlacement { field: _, value })
-            | Placement::Protobuf(ProtobufPlacement {
-                field: _,
-                key: _,
-                value,
-            }),
-        ) => vec![value],
-        Some(Placement::Basic(BasicPlacement { username, password })) => vec![username, password],
-        Some(Placement::Path(PathPlacement { variable })) => {
-            return SecretName::parse(variable).into_iter().collect();
-        }
-    };
-    let names = templates.into_iter().flat_map(|template| {
-        let variables = template.split("${").skip(1);
-        variables.filter_map(|variable| variable.split_once('}').map(|(name, _)| name))
-    });
-    names.filter_map(|name| SecretName::parse(name).ok()).collect()
 }
 
 #[cfg(test)]

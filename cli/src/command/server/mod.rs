@@ -1,5 +1,6 @@
 //! `aerostack workspace server …`
 
+mod ca_file;
 mod injection;
 mod spec;
 

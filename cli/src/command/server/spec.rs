@@ -1,11 +1,14 @@
 //! The flags of `workspace server add` and `update` for the settings of a server.
 
-use std::{ffi::OsString, fs, io, path::Path};
+use std::ffi::OsString;
 
 use clap::{Args, ValueEnum};
 use proto::injector::v1 as api;
 
-use super::injection::{self, RequiredSecrets};
+use super::{
+    ca_file,
+    injection::{self, RequiredSecrets},
+};
 use crate::failure::{Failure, FailureKind};
 
 /// The place of a server's secrets in a request.
@@ -301,7 +304,7 @@ impl SpecArgs {
             ("description", set(&mut server.description, description)),
             (
                 "tls.ca_pem",
-                set(&mut tls.ca_pem, tls_ca.map(read_pem).transpose()?),
+                set(&mut tls.ca_pem, tls_ca.map(ca_file::read).transpose()?),
             ),
             ("tls.server_name", set(&mut tls.server_name, tls_server_name)),
             (
@@ -341,15 +344,4 @@ fn set_enum(field: &mut i32, given: Option<impl Into<i32>>) -> bool {
 fn non_empty(list: Vec<String>) -> Vec<String> {
     let names = list.into_iter().map(|name| name.trim().to_owned());
     names.filter(|name| !name.is_empty()).collect()
-}
-
-fn read_pem(file: OsString) -> Result<String, Failure> {
-    if file.is_empty() {
-        return Ok(String::new());
-    }
-    match Path::new(&file) {
-        dash if dash == Path::new("-") => io::read_to_string(io::stdin().lock())
-            .map_err(|error| Failure::file(Path::new("standard input"), &error)),
-        path => fs::read_to_string(path).map_err(|error| Failure::file(path, &error)),
-    }
 }

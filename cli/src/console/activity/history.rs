@@ -308,7 +308,7 @@ mod tests {
         let (old, new) = (1.0, 2.0);
         history.record(seconds(0), old, page(1_000_000));
         assert!(!history.has_several_processes(seconds(0)));
-        // This could be a restart.
+        // The new start time could be that of a restart.
         history.record(seconds(2), new, page(500_000));
         for turn in 2..20 {
             let (started, calls) = if turn % 2 == 0 {

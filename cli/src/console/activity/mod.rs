@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 pub(super) use self::{
     counts::Counts,
     history::{History, INTERVAL, Interval, WINDOW},
-    source::{Source, SourceState},
+    source::{MetricsSource, SourceState},
     totals::MAX_SERVERS,
 };
 use self::{scrape::Scraper, totals::Totals};
@@ -55,8 +55,8 @@ pub(super) struct Activity {
 }
 
 struct SamplerState {
-    injector: Source,
-    vault: Source,
+    injector: MetricsSource,
+    vault: MetricsSource,
     sampled_at: Option<Duration>,
     workspaces: BTreeMap<String, KeptWorkspace>,
     /// Calls that name no known server, of all workspaces.
@@ -80,8 +80,8 @@ pub(super) struct TooManyWorkspaces;
 
 /// The content of the page of one workspace.
 pub(super) struct View<'a> {
-    pub(super) injector: &'a Source,
-    pub(super) vault: &'a Source,
+    pub(super) injector: &'a MetricsSource,
+    pub(super) vault: &'a MetricsSource,
     pub(super) now: Duration,
     pub(super) calls: &'a History,
     pub(super) unknown: &'a History,
@@ -98,8 +98,8 @@ pub(super) struct Viewer {
 impl Activity {
     pub(super) fn of(injector: Option<Uri>, vault: Option<Uri>) -> Self {
         let state = SamplerState {
-            injector: Source::at(injector),
-            vault: Source::at(vault),
+            injector: MetricsSource::at(injector),
+            vault: MetricsSource::at(vault),
             sampled_at: None,
             workspaces: BTreeMap::new(),
             unknown: History::default(),

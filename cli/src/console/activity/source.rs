@@ -4,7 +4,7 @@ use http::Uri;
 
 /// A service, from its metrics' point of view.
 #[derive(Debug)]
-pub(crate) struct Source {
+pub(crate) struct MetricsSource {
     /// `None` when no flag and no directory names the address.
     pub(crate) url: Option<Uri>,
     pub(crate) state: SourceState,
@@ -18,7 +18,7 @@ pub(crate) enum SourceState {
     Failed(String),
 }
 
-impl Source {
+impl MetricsSource {
     pub(super) fn at(url: Option<Uri>) -> Self {
         Self {
             url,

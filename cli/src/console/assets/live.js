@@ -1,5 +1,7 @@
 // Parts of a page that change by themselves.
 
+import { morph } from "./morph.js";
+
 const INTERVAL_MS = 5000;
 
 async function load(url) {
@@ -10,17 +12,16 @@ async function load(url) {
   }
 }
 
-// Takes over the parts of a page that changed. The elements themselves stay, because screen readers announce a live region
-// that is inserted again.
+// Takes over what changed, such as the value of a progress bar. Elements that are alike stay, because screen readers announce a
+// live region that is inserted again.
 function update(element, page) {
-  const [old, fresh] = [[...element.children], [...page.body.children]];
-  if (old.length !== fresh.length) element.replaceChildren(...fresh);
-  else fresh.forEach((part, index) => {
-    if (!part.isEqualNode(old[index])) old[index].replaceChildren(...part.childNodes);
-  });
+  const fresh = element.cloneNode(false);
+  fresh.append(...page.body.childNodes);
+  morph(element, fresh);
 }
 
-// Loads the content of an element again and again while the page is visible.
+// Loads the content of an element again and again while the page is visible. Content with `data-next` is the last: the page goes on
+// to that path.
 export function keepLive(element) {
   const interval = Number(element.dataset.interval) || INTERVAL_MS;
   const refresh = async () => {
@@ -29,7 +30,10 @@ export function keepLive(element) {
       if (answer?.status === 401) location.reload();
       element.classList.toggle("stale", !answer?.ok);
       if (answer?.ok) {
-        update(element, new DOMParser().parseFromString(await answer.text(), "text/html"));
+        const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+        const next = page.querySelector("[data-next]");
+        if (next) return location.replace(next.dataset.next);
+        update(element, page);
       }
     }
     setTimeout(refresh, interval);

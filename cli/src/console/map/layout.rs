@@ -4,7 +4,15 @@
 //! ordered by the mean position of their neighbours (the barycentre heuristic of Sugiyama, Tagawa and Toda, 1981), several times,
 //! and the order with the fewest crossings is taken.
 
+mod components;
+mod crossings;
+
 use std::collections::BTreeMap;
+
+use self::{
+    components::{Component, components},
+    crossings::crossings,
+};
 
 /// Height of a node with its distance to the next one, in pixels.
 pub(crate) const ROW: u32 = 32;
@@ -27,15 +35,15 @@ impl Layout {
             right: vec![None; right],
             height: 0,
         };
-        for part in parts(left, right, lines) {
-            layout.add(part);
+        for component in components(left, right, lines) {
+            layout.add(component);
         }
         layout
     }
 
-    /// Places a part below the parts before it.
-    fn add(&mut self, part: Part) {
-        let Part { left, right, lines } = part.in_best_order();
+    /// Places a component below those before it.
+    fn add(&mut self, component: Component) {
+        let Component { left, right, lines } = component.in_best_order();
         let rows = left.len().max(right.len());
         let neighbours = |of_left: bool| Neighbours::of(&lines, of_left);
         // The longer column has a node in every row. Each node of the shorter one stands beside the middle of its neighbours.
@@ -73,71 +81,7 @@ fn pixels(row: f64) -> u32 {
     ((row + 0.5) * f64::from(ROW)).round() as u32
 }
 
-/// A connected part of the graph. The order of the nodes is their order in the drawing.
-#[derive(Debug, Clone, Default)]
-struct Part {
-    left: Vec<usize>,
-    right: Vec<usize>,
-    lines: Vec<(usize, usize)>,
-}
-
-/// Returns the connected parts, by their first left node. A node without a line belongs to no part.
-fn parts(left: usize, right: usize, lines: &[(usize, usize)]) -> Vec<Part> {
-    let mut sets = Sets::of(left + right);
-    for (one, other) in lines {
-        sets.join(*one, left + other);
-    }
-    let mut parts = BTreeMap::<usize, Part>::new();
-    for (one, other) in lines {
-        let part = parts.entry(sets.first(*one)).or_default();
-        part.lines.push((*one, *other));
-        part.left.push(*one);
-        part.right.push(*other);
-    }
-    let mut parts: Vec<_> = parts.into_values().collect();
-    for part in &mut parts {
-        for nodes in [&mut part.left, &mut part.right] {
-            nodes.sort_unstable();
-            nodes.dedup();
-        }
-    }
-    parts
-}
-
-/// Disjoint sets of nodes, each named by its smallest node.
-struct Sets(Vec<usize>);
-
-impl Sets {
-    fn of(length: usize) -> Self {
-        Self((0..length).collect())
-    }
-
-    fn parent(&self, node: usize) -> usize {
-        self.0.get(node).copied().unwrap_or(node)
-    }
-
-    fn set(&mut self, node: usize, parent: usize) {
-        if let Some(slot) = self.0.get_mut(node) {
-            *slot = parent;
-        }
-    }
-
-    fn first(&mut self, mut node: usize) -> usize {
-        while self.parent(node) != node {
-            // Halves the path, so that later searches are short.
-            self.set(node, self.parent(self.parent(node)));
-            node = self.parent(node);
-        }
-        node
-    }
-
-    fn join(&mut self, one: usize, other: usize) {
-        let (one, other) = (self.first(one), self.first(other));
-        self.set(one.max(other), one.min(other));
-    }
-}
-
-impl Part {
+impl Component {
     fn in_best_order(self) -> Self {
         let Self { left, right, lines } = self;
         let (of_left, of_right) = (Neighbours::of(&lines, true), Neighbours::of(&lines, false));
@@ -202,43 +146,6 @@ fn sort_by_neighbours(nodes: &mut [usize], others: &[usize], neighbours: &Neighb
     });
 }
 
-/// Returns the number of pairs of lines that cross. Counts inversions with a Fenwick tree.
-fn crossings(left: &[usize], right: &[usize], lines: &[(usize, usize)]) -> u64 {
-    let place = |nodes: &[usize]| -> BTreeMap<usize, usize> {
-        nodes.iter().enumerate().map(|(at, node)| (*node, at)).collect()
-    };
-    let (left, right_places) = (place(left), place(right));
-    let mut ends: Vec<_> = lines
-        .iter()
-        .filter_map(|(one, other)| Some((*left.get(one)?, *right_places.get(other)?)))
-        .collect();
-    ends.sort_unstable();
-    let mut tree = vec![0_u64; right.len() + 1];
-    let mut number = 0;
-    for (seen, (_, end)) in (0_u64..).zip(ends) {
-        // All lines before this one begin above it. Those that do not end at or above its end cross it.
-        number += seen - sum_to(&tree, end + 1);
-        add_at(&mut tree, end + 1);
-    }
-    number
-}
-
-fn sum_to(tree: &[u64], mut at: usize) -> u64 {
-    let mut sum = 0;
-    while at > 0 {
-        sum += tree.get(at).copied().unwrap_or_default();
-        at &= at - 1;
-    }
-    sum
-}
-
-fn add_at(tree: &mut [u64], mut at: usize) {
-    while let Some(slot) = tree.get_mut(at) {
-        *slot += 1;
-        at += at & at.wrapping_neg();
-    }
-}
-
 /// Returns rows for the nodes of the shorter column: in their order, at least one row apart, from 0 to `rows - 1`, and as near
 /// as possible to the mean row of their neighbours (least squares, by pooling adjacent violators).
 fn near_neighbours(
@@ -291,125 +198,4 @@ fn near_neighbours(
     clippy::unwrap_used,
     reason = "a test that panics has failed"
 )]
-mod tests {
-    use super::*;
-
-    /// Returns the crossings of the lines as they are drawn.
-    fn drawn_crossings(layout: &Layout, lines: &[(usize, usize)]) -> usize {
-        let place =
-            |(left, right): &(usize, usize)| (layout.left[*left].unwrap(), layout.right[*right].unwrap());
-        let crosses = |one: &(usize, usize), other: &(usize, usize)| {
-            let (one, other) = (place(one), place(other));
-            (one.0 < other.0 && one.1 > other.1) || (one.0 > other.0 && one.1 < other.1)
-        };
-        let pairs = lines
-            .iter()
-            .enumerate()
-            .flat_map(|(at, one)| lines[at + 1..].iter().map(move |other| (one, other)));
-        pairs.filter(|(one, other)| crosses(one, other)).count()
-    }
-
-    /// Asserts that the placed nodes of a column do not overlap and are inside of the drawing.
-    fn assert_apart(places: &[Option<u32>], height: u32) {
-        let mut placed: Vec<_> = places.iter().copied().flatten().collect();
-        placed.sort_unstable();
-        assert!(
-            placed.windows(2).all(|pair| pair[1] - pair[0] >= ROW - 1),
-            "{placed:?}"
-        );
-        assert!(placed.first().is_none_or(|first| *first >= ROW / 2));
-        assert!(placed.last().is_none_or(|last| *last <= height - ROW / 2));
-    }
-
-    /// Lines of a workspace: server `s` gets `each` secrets, which are spread over all of them.
-    fn scattered(secrets: usize, servers: usize, each: usize) -> Vec<(usize, usize)> {
-        let lines = (0..servers)
-            .flat_map(|server| (0..each).map(move |nth| ((server * 37 + nth * 61) % secrets, server)));
-        let mut lines: Vec<_> = lines.collect();
-        lines.sort_unstable();
-        lines.dedup();
-        lines
-    }
-
-    #[test]
-    fn lines_that_need_not_cross_do_not_cross() {
-        for lines in [
-            vec![(0, 2), (1, 1), (2, 0)],
-            vec![(0, 2), (1, 2), (2, 0), (3, 0), (4, 1), (0, 1)],
-            vec![(0, 0), (0, 1), (0, 2), (1, 3)],
-        ] {
-            let layout = Layout::of(5, 4, &lines);
-            assert_eq!(drawn_crossings(&layout, &lines), 0, "{lines:?} {layout:?}");
-        }
-    }
-
-    #[test]
-    fn the_order_removes_most_crossings_of_a_large_workspace() {
-        // 50 servers get 4 neighbouring secrets each, and the names do not tell which.
-        let lines: Vec<_> = (0..50)
-            .flat_map(|server| (0..4).map(move |nth| ((server * 4 + nth) * 77 % 200, (server * 21) % 50)))
-            .collect();
-        let alphabetical = {
-            let (left, right) = ((0..200).collect::<Vec<_>>(), (0..50).collect::<Vec<_>>());
-            crossings(&left, &right, &lines)
-        };
-        let layout = Layout::of(200, 50, &lines);
-        assert!(alphabetical > 5_000, "{alphabetical}");
-        assert_eq!(drawn_crossings(&layout, &lines), 0);
-
-        let tangled = scattered(200, 50, 8);
-        let layout = Layout::of(200, 50, &tangled);
-        let (left, right) = ((0..200).collect::<Vec<_>>(), (0..50).collect::<Vec<_>>());
-        let before = crossings(&left, &right, &tangled);
-        let after = drawn_crossings(&layout, &tangled);
-        assert!(u64::try_from(after).unwrap() * 2 < before, "{after} of {before}");
-    }
-
-    #[test]
-    fn crossings_are_counted_as_by_comparing_every_pair() {
-        let lines = scattered(30, 12, 5);
-        let (left, right) = ((0..30).collect::<Vec<_>>(), (0..12).collect::<Vec<_>>());
-        let naive = lines
-            .iter()
-            .flat_map(|one| lines.iter().map(move |other| (one, other)))
-            .filter(|(one, other)| one.0 < other.0 && one.1 > other.1)
-            .count();
-        assert_eq!(crossings(&left, &right, &lines), u64::try_from(naive).unwrap());
-    }
-
-    #[test]
-    fn nodes_do_not_overlap_and_nodes_without_lines_have_no_place() {
-        for (secrets, servers, each) in [(200, 50, 4), (3, 50, 2), (1, 1, 1), (1_000, 50, 64), (50, 50, 1)] {
-            let lines = scattered(secrets, servers, each);
-            let layout = Layout::of(secrets + 1, servers + 1, &lines);
-            assert_apart(&layout.left, layout.height);
-            assert_apart(&layout.right, layout.height);
-            for (left, right) in &lines {
-                assert!(layout.left[*left].is_some() && layout.right[*right].is_some());
-            }
-            assert_eq!((layout.left[secrets], layout.right[servers]), (None, None));
-        }
-    }
-
-    #[test]
-    fn a_server_stands_beside_the_middle_of_its_secrets() {
-        let layout = Layout::of(5, 1, &[(0, 0), (1, 0), (2, 0), (3, 0), (4, 0)]);
-        assert_eq!(layout.right[0], layout.left[2]);
-        assert_eq!(layout.height, 5 * ROW);
-    }
-
-    #[test]
-    fn several_servers_beside_the_first_secret_stay_inside_of_the_drawing() {
-        let lines = [(0, 0), (0, 1), (0, 2), (1, 2), (2, 2), (3, 2), (4, 2)];
-        let layout = Layout::of(5, 3, &lines);
-        assert_apart(&layout.left, layout.height);
-        assert_apart(&layout.right, layout.height);
-    }
-
-    #[test]
-    fn an_empty_graph_has_no_height() {
-        let layout = Layout::of(3, 2, &[]);
-        assert_eq!(layout.height, 0);
-        assert!(layout.left.iter().chain(&layout.right).all(Option::is_none));
-    }
-}
+mod tests;

@@ -1,4 +1,4 @@
-//! `/backup`: what a backup is, the last one of this session, and the form for a restore.
+//! `/backup`: what a backup is, the last ones of this session, and the form for a restore.
 
 use axum::response::{IntoResponse as _, Response};
 use maud::{Markup, html};
@@ -23,9 +23,9 @@ pub(in crate::console) async fn show(visit: PageRequest) -> Response {
     page(&visit, None).await
 }
 
-/// Answers with the state of the last backup alone.
+/// Answers with the states of the last backups alone.
 pub(in crate::console) async fn live(visit: PageRequest) -> Response {
-    last_backup(visit.session.memory.backup().as_ref()).into_response()
+    last_backups(&visit.session.memory.backups()).into_response()
 }
 
 /// Renders the page, after an error of a backup or a restore with its text.
@@ -97,7 +97,7 @@ fn new_backup(visit: &PageRequest, status: &GetKeyStatusResponse) -> Markup {
                     div.actions { button.button.primary type="submit" { (icon("download")) "Make and download" } }
                 }
             }
-            div #last-backup data-live="/backup/live" data-interval="1000" { (last_backup(visit.session.memory.backup().as_ref())) }
+            div #last-backups data-live="/backup/live" data-interval="1000" { (last_backups(&visit.session.memory.backups())) }
             details.level-note {
                 summary { "How to tell that the file is whole" }
                 p {
@@ -112,11 +112,17 @@ fn new_backup(visit: &PageRequest, status: &GetKeyStatusResponse) -> Markup {
     }
 }
 
-/// Describes the last backup of the session.
-fn last_backup(backup: Option<&MadeBackup>) -> Markup {
-    let Some(MadeBackup { file_name, state }) = backup else {
-        return html! {};
-    };
+/// Describes the last backups of the session. Each is one element, because scripts replace the elements that have changed.
+fn last_backups(backups: &[MadeBackup]) -> Markup {
+    html! { @for backup in backups { div { (last_backup(backup)) } } }
+}
+
+fn last_backup(backup: &MadeBackup) -> Markup {
+    let MadeBackup {
+        number: _,
+        file_name,
+        state,
+    } = backup;
     let size = |bytes: u64| format!("{} bytes", grouped(usize::try_from(bytes).unwrap_or(usize::MAX)));
     html! {
         @match state {

@@ -21,7 +21,11 @@ use tokio_stream::Stream;
 use super::backup;
 use crate::{
     backup::BackupStream,
-    console::{guard::Change, session_memory::BackupState, sign_in::Session},
+    console::{
+        guard::Change,
+        session_memory::{BackupState, MadeBackup},
+        sign_in::Session,
+    },
     failure::Failure,
 };
 
@@ -40,11 +44,17 @@ pub(in crate::console) async fn make(Change { visit, fields: _ }: Change) -> Res
         Ok(begun) => begun,
         Err(failure) => return backup::page(&visit, Some(failure.into())).await,
     };
+    let stem = Timestamp::now()
+        .to_zoned(TimeZone::UTC)
+        .strftime("vault-%Y-%m-%dT%H%M%SZ")
+        .to_string();
+    let MadeBackup {
+        number,
+        file_name,
+        state: _,
+    } = visit.session.memory.begin_backup(&stem);
     let mut download = Download {
-        file_name: Timestamp::now()
-            .to_zoned(TimeZone::UTC)
-            .strftime("vault-%Y-%m-%dT%H%M%SZ.backup")
-            .to_string(),
+        number,
         session: visit.session,
         bytes: 0,
         hash: Sha256::new(),
@@ -55,7 +65,7 @@ pub(in crate::console) async fn make(Change { visit, fields: _ }: Change) -> Res
             header::CONTENT_TYPE,
             HeaderValue::from_static("application/octet-stream"),
         ),
-        (header::CONTENT_DISPOSITION, download.disposition()),
+        (header::CONTENT_DISPOSITION, disposition(&file_name)),
     ];
     let (chunks, stream) = mpsc::channel(UNREAD);
     tokio::spawn(async move { download.run(backup, first, chunks).await });
@@ -63,23 +73,23 @@ pub(in crate::console) async fn make(Change { visit, fields: _ }: Change) -> Res
 }
 
 /// A part of the body of the download.
-enum Part {
+enum DownloadPart {
     Chunk(Bytes),
     /// The backup is whole.
     End,
 }
 
-/// The body of the download. It ends well only after [`Part::End`]: a task that stopped for any other reason, such as a panic,
+/// The body of the download. It ends well only after [`DownloadPart::End`]: a task that stopped for any other reason, such as a panic,
 /// must not leave a body that looks whole.
-struct DownloadBody(mpsc::Receiver<Part>);
+struct DownloadBody(mpsc::Receiver<DownloadPart>);
 
 impl Stream for DownloadBody {
     type Item = io::Result<Bytes>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         Poll::Ready(match ready!(self.0.poll_recv(context)) {
-            Some(Part::Chunk(chunk)) => Some(Ok(chunk)),
-            Some(Part::End) => None,
+            Some(DownloadPart::Chunk(chunk)) => Some(Ok(chunk)),
+            Some(DownloadPart::End) => None,
             None => Some(Err(io::Error::other("the backup is not whole"))),
         })
     }
@@ -89,7 +99,8 @@ const GIVEN_UP: &str = "the browser gave the download up";
 
 /// A backup on its way to the browser.
 struct Download {
-    file_name: String,
+    /// The number that the session gave the backup.
+    number: u64,
     /// Keeps the state of the backup, which the page shows.
     session: Arc<Session>,
     bytes: u64,
@@ -104,18 +115,18 @@ impl Drop for Download {
             why: "the console broke it off".to_owned(),
         };
         let state = self.end.take().unwrap_or_else(broken_off);
-        self.session.memory.keep_backup(&self.file_name, state);
+        self.session.memory.keep_backup(self.number, state);
     }
 }
 
-impl Download {
-    fn disposition(&self) -> HeaderValue {
-        let disposition = format!("attachment; filename=\"{}\"", self.file_name);
-        HeaderValue::from_str(&disposition).unwrap_or(HeaderValue::from_static("attachment"))
-    }
+fn disposition(file_name: &str) -> HeaderValue {
+    let disposition = format!("attachment; filename=\"{file_name}\"");
+    HeaderValue::from_str(&disposition).unwrap_or(HeaderValue::from_static("attachment"))
+}
 
+impl Download {
     /// Sends the backup to the browser, until the session ends.
-    async fn run(&mut self, backup: BackupStream, first: Option<Vec<u8>>, parts: mpsc::Sender<Part>) {
+    async fn run(&mut self, backup: BackupStream, first: Option<Vec<u8>>, parts: mpsc::Sender<DownloadPart>) {
         let session = self.session.clone();
         let sent = session
             .ended
@@ -126,10 +137,10 @@ impl Download {
             Err(why) => BackupState::Failed { why },
         };
         // The browser loads the page as soon as it has the file, so the state is kept before the body ends.
-        self.session.memory.keep_backup(&self.file_name, state.clone());
+        self.session.memory.keep_backup(self.number, state.clone());
         let is_complete = matches!(state, BackupState::Complete { .. });
         self.end = Some(state);
-        if is_complete && parts.send(Part::End).await.is_err() {
+        if is_complete && parts.send(DownloadPart::End).await.is_err() {
             let why = GIVEN_UP.to_owned();
             self.end = Some(BackupState::Failed { why });
         }
@@ -140,14 +151,14 @@ impl Download {
         &mut self,
         mut backup: BackupStream,
         first: Option<Vec<u8>>,
-        parts: &mpsc::Sender<Part>,
+        parts: &mpsc::Sender<DownloadPart>,
     ) -> Result<(), String> {
         let mut next: Result<_, Failure> = Ok(first);
         loop {
             match next {
                 Ok(Some(chunk)) => {
                     self.count(&chunk);
-                    let sent = parts.send(Part::Chunk(chunk.into())).await;
+                    let sent = parts.send(DownloadPart::Chunk(chunk.into())).await;
                     sent.map_err(|_| GIVEN_UP.to_owned())?;
                 }
                 Ok(None) => return Ok(()),
@@ -164,7 +175,7 @@ impl Download {
         self.bytes += chunk.len() as u64;
         self.hash.update(chunk);
         let state = BackupState::Running { bytes: self.bytes };
-        self.session.memory.keep_backup(&self.file_name, state);
+        self.session.memory.keep_backup(self.number, state);
     }
 
     fn complete(&self) -> BackupState {
@@ -187,7 +198,10 @@ mod tests {
     async fn a_body_whose_task_was_aborted_does_not_look_whole() {
         let (parts, stream) = mpsc::channel(UNREAD);
         let task = tokio::spawn(async move {
-            parts.send(Part::Chunk(Bytes::from_static(b"x"))).await.unwrap();
+            parts
+                .send(DownloadPart::Chunk(Bytes::from_static(b"x")))
+                .await
+                .unwrap();
             std::future::pending::<()>().await;
             drop(parts);
         });
@@ -203,8 +217,11 @@ mod tests {
     #[tokio::test]
     async fn a_body_ends_well_after_the_end_of_the_backup() {
         let (parts, stream) = mpsc::channel(UNREAD);
-        parts.send(Part::Chunk(Bytes::from_static(b"x"))).await.unwrap();
-        parts.send(Part::End).await.ok().unwrap();
+        parts
+            .send(DownloadPart::Chunk(Bytes::from_static(b"x")))
+            .await
+            .unwrap();
+        parts.send(DownloadPart::End).await.ok().unwrap();
         let body = Body::from_stream(DownloadBody(stream)).collect().await.unwrap();
         assert_eq!(body.to_bytes(), b"x".as_slice());
     }

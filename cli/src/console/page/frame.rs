@@ -96,6 +96,7 @@ fn frame(visit: &PageRequest) -> Frame<'_> {
     Frame {
         session: &visit.session,
         vault: visit.app.services.vault.address(),
+        offers_administration: visit.offers_administration,
     }
 }
 

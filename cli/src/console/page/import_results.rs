@@ -15,7 +15,7 @@ use crate::{
         session_memory::{ImportResults, ImportState},
         view::{Section, cell, count, grouped, icon, prose, sentence},
     },
-    secret_import::{Imported, Outcome},
+    secret_import::{Imported, PutOutcome},
 };
 
 pub(in crate::console) async fn show(
@@ -30,10 +30,10 @@ pub(in crate::console) async fn show(
             ImportState::Ended(results) => body(workspace, results),
             ImportState::Running { .. } | ImportState::BrokenOff => unfinished(workspace, number, state),
         };
-        (is_running, body)
+        (title(state), is_running, body)
     });
     match shown {
-        Some((is_running, body)) => render_live(&visit, "Results", Section::Workspaces, is_running, &body),
+        Some((title, is_running, body)) => render_live(&visit, title, Section::Workspaces, is_running, &body),
         None => see_other(&format!("/w/{workspace}/secrets")),
     }
 }
@@ -47,39 +47,57 @@ pub(in crate::console) async fn live(
     let (workspace, number) = (workspace.as_str(), query.number("import"));
     let show = |state: &ImportState| progress(workspace, number, state);
     let shown = visit.session.memory.confirmed(workspace, number, show);
-    shown.unwrap_or_default().into_response()
+    shown.unwrap_or_else(|| forgotten(workspace)).into_response()
+}
+
+fn title(state: &ImportState) -> &'static str {
+    match state {
+        ImportState::Running { .. } => "Storing the secrets",
+        ImportState::Ended(_) => "Results",
+        ImportState::BrokenOff => "The import was broken off",
+    }
 }
 
 fn unfinished(workspace: &str, number: u64, state: &ImportState) -> Markup {
     html! {
         (secret_breadcrumb(workspace, None))
-        h1 { "Storing the secrets" }
-        p.quiet { "The console goes on when you leave this page." }
         div data-live={ "/w/" (workspace) "/secrets/import/results/live?import=" (number) } data-interval="1000" {
             (progress(workspace, number, state))
         }
     }
 }
 
+/// Describes the state of an import. The script of the page goes on to the path of `data-next`.
 fn progress(workspace: &str, number: u64, state: &ImportState) -> Markup {
     html! {
+        h1 { (title(state)) }
         @match state {
             ImportState::Running { done, all } => {
-                p role="status" { "Running: " span.number { (grouped(*done)) " of " (grouped(*all)) } }
+                p role="status" { span.number { (grouped(*done)) " of " (count(*all, "secret")) } " tried" }
                 progress max=((*all).max(1)) value=(done) aria-label="Secrets that were tried" {}
+                p.quiet { "The console goes on when you leave this page." }
             }
             ImportState::Ended(_) => {
-                p role="status" {
-                    "The import has ended. "
-                    a href={ "/w/" (workspace) "/secrets/import/results?import=" (number) } { "Show the results" }
-                }
+                @let results = format!("/w/{workspace}/secrets/import/results?import={number}");
+                p role="status" data-next=(results) { "The import has ended. " a href=(results) { "Show the results" } }
             }
             ImportState::BrokenOff => {
                 p role="status" {
-                    "The import was broken off. "
+                    "The console broke it off, because of a fault in the console or because it was stopped. "
                     a href={ "/w/" (workspace) "/secrets" } { "The list of secrets" } " shows what is stored."
                 }
             }
+        }
+    }
+}
+
+/// Says where the page of an import goes on whose state the session no longer keeps.
+fn forgotten(workspace: &str) -> Markup {
+    html! {
+        h1 { "The state of this import is no longer known" }
+        p role="status" {
+            "The console keeps the results of the last imports only. "
+            a href={ "/w/" (workspace) "/secrets" } { "The list of secrets" } " shows what is stored."
         }
     }
 }
@@ -124,8 +142,8 @@ fn body(workspace: &str, results: &ImportResults) -> Markup {
 
 fn is_unbound(secret: &Imported) -> bool {
     match secret.outcome {
-        Outcome::Created { is_bound, .. } | Outcome::Replaced { is_bound, .. } => !is_bound,
-        Outcome::Failed(_) | Outcome::NotTried => false,
+        PutOutcome::Created { is_bound, .. } | PutOutcome::Replaced { is_bound, .. } => !is_bound,
+        PutOutcome::Failed(_) | PutOutcome::NotTried => false,
     }
 }
 
@@ -164,13 +182,48 @@ fn table(workspace: &str, secrets: &[&Imported]) -> Markup {
     }
 }
 
-fn result(outcome: &Outcome) -> Markup {
+fn result(outcome: &PutOutcome) -> Markup {
     html! {
         @match outcome {
-            Outcome::Created { version: _, is_bound: _ } => span.badge.good { "created" },
-            Outcome::Replaced { version, is_bound: _ } => span.badge.good { "replaced, version " (version) },
-            Outcome::Failed(failure) => span.left-out { (prose(&sentence(&failure.message))) },
-            Outcome::NotTried => span.quiet { "Not tried after the failure above." },
+            PutOutcome::Created { version: _, is_bound: _ } => span.badge.good { "created" },
+            PutOutcome::Replaced { version, is_bound: _ } => span.badge.good { "replaced, version " (version) },
+            PutOutcome::Failed(failure) => span.left-out { (prose(&sentence(&failure.message))) },
+            PutOutcome::NotTried => span.quiet { "Not tried after the failure above." },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_state_of_an_import_says_how_the_page_goes_on() {
+        let running = ImportState::Running { done: 1, all: 1_200 };
+        let ended = ImportState::Ended(ImportResults {
+            secrets: Vec::new(),
+            left_out: Vec::new(),
+            notes: Vec::new(),
+        });
+        let next = "data-next=\"/w/w/secrets/import/results?import=7\"";
+        for (state, shown, hidden) in [
+            (&running, "<progress max=\"1200\" value=\"1\"", "data-next"),
+            (&running, "1 of 1,200 secrets</span> tried", "ended"),
+            (&ended, next, "goes on when you leave"),
+            (
+                &ImportState::BrokenOff,
+                "href=\"/w/w/secrets\"",
+                "goes on when you leave",
+            ),
+            (
+                &ImportState::BrokenOff,
+                "<h1>The import was broken off",
+                "data-next",
+            ),
+        ] {
+            let drawn = progress("w", 7, state).into_string();
+            assert!(drawn.contains(shown) && !drawn.contains(hidden), "{drawn}");
+        }
+        assert!(forgotten("w").into_string().contains("href=\"/w/w/secrets\""));
     }
 }

@@ -24,6 +24,7 @@ pub(super) mod secret_delete;
 mod secret_form;
 pub(super) mod secret_put;
 pub(super) mod secrets;
+mod selection;
 pub(super) mod servers;
 pub(super) mod sign_in;
 pub(super) mod status;

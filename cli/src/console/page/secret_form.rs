@@ -8,7 +8,7 @@ use proto::vault::v1::Secret;
 
 use crate::{
     console::{
-        fields::Fields,
+        fields::{Fields, items},
         view::{FormError, Submit, day_of, error_summary, field, hidden, invalid, now, submit},
     },
     secret_metadata::{label, time_at, time_in},
@@ -121,11 +121,6 @@ impl SecretFields {
         time.map(Some)
             .map_err(|problem| FormError::at("expiry", &problem))
     }
-}
-
-fn items(text: &str) -> Vec<String> {
-    let items = text.split(['\n', ',']).map(str::trim);
-    items.filter(|item| !item.is_empty()).map(str::to_owned).collect()
 }
 
 fn rfc3339(seconds: i64) -> String {

@@ -8,15 +8,21 @@ use super::{
     frame::{Tab, failure_page, render, workspace_head},
     paths::InWorkspace,
     plan,
+    selection::{ListKind, Selection},
 };
 use crate::console::{
     guard::{PageRequest, QueryFields},
-    view::{Section, cell, chips, count, date, empty, expiry, icon, moment, now},
+    view::{Section, cell, chips, date, empty, expiry, icon, moment, now},
     workspace_access::WorkspaceAccess,
 };
 
-/// Number of secrets on one page.
-const PAGE_SIZE: usize = 100;
+const SECRETS: ListKind = ListKind {
+    path: "secrets",
+    noun: "secret",
+    filter_label: "Filter by name, label or origin",
+    filter_places: "its name, a label or an origin",
+    page_size: 100,
+};
 
 pub(in crate::console) async fn list(
     InWorkspace(workspace): InWorkspace,
@@ -28,58 +34,18 @@ pub(in crate::console) async fn list(
         Ok(answers) => answers,
         Err(failure) => return failure_page(&visit, Section::Workspaces, failure),
     };
-    let selection = Selection::of(&secrets, query.text("q"), query.number("page"));
+    let selection = Selection::of(&SECRETS, name, &secrets, &query, matches);
     let body = html! {
         (workspace_head(name, Tab::Secrets))
         (looking_only(&access))
         @if secrets.is_empty() {
             (no_secrets(name, &access))
         } @else {
-            (toolbar(name, &access, selection.filter))
-            (results(name, &access, &selection))
+            (toolbar(&selection, &access, name))
+            (selection.results(&table(name, &access, &selection.shown)))
         }
     };
     render(&visit, &format!("Secrets of {name}"), Section::Workspaces, &body)
-}
-
-/// The secrets that one page shows.
-struct Selection<'a> {
-    filter: &'a str,
-    matching: usize,
-    total: usize,
-    /// Counts from 1.
-    page: usize,
-    pages: usize,
-    shown: Vec<&'a Secret>,
-}
-
-impl<'a> Selection<'a> {
-    fn of(secrets: &'a [Secret], filter: &'a str, page: usize) -> Self {
-        let matching: Vec<_> = secrets.iter().filter(|secret| matches(secret, filter)).collect();
-        let pages = matching.len().div_ceil(PAGE_SIZE).max(1);
-        let page = page.clamp(1, pages);
-        Self {
-            filter,
-            matching: matching.len(),
-            total: secrets.len(),
-            page,
-            pages,
-            shown: matching
-                .into_iter()
-                .skip((page - 1) * PAGE_SIZE)
-                .take(PAGE_SIZE)
-                .collect(),
-        }
-    }
-
-    fn path(&self, workspace: &str, page: usize) -> String {
-        let mut query = form_urlencoded::Serializer::new(String::new());
-        if !self.filter.is_empty() {
-            query.append_pair("q", self.filter);
-        }
-        query.append_pair("page", &page.to_string());
-        format!("/w/{workspace}/secrets?{}", query.finish())
-    }
 }
 
 /// Returns true when the name, a label or an origin contains the text of the filter. In a name, `-` and `.` are `_`.
@@ -128,46 +94,27 @@ fn no_secrets(workspace: &str, access: &WorkspaceAccess) -> Markup {
     empty("secret", "Add the first secret", &text, &actions)
 }
 
-fn toolbar(workspace: &str, access: &WorkspaceAccess, filter: &str) -> Markup {
+fn toolbar(selection: &Selection<'_, Secret>, access: &WorkspaceAccess, workspace: &str) -> Markup {
     html! {
         div.toolbar {
-            form.filter role="search" method="get" action={ "/w/" (workspace) "/secrets" } data-filter="results" {
-                label.hidden-text for="q" { "Filter by name, label or origin" }
-                (icon("search"))
-                input #q name="q" type="search" value=(filter) placeholder="Filter by name, label or origin"
-                    autocomplete="off" spellcheck="false";
-                noscript { button.button type="submit" { "Filter" } }
-            }
+            (selection.filter_form())
             @if let WorkspaceAccess::Admin(workspace) = access { (plan::usage(workspace.plan(), workspace.secret_count)) }
             @if access.may_edit() { div.actions { (import_button(workspace)) (add_button(workspace)) } }
         }
     }
 }
 
-fn results(workspace: &str, access: &WorkspaceAccess, selection: &Selection<'_>) -> Markup {
+fn table(workspace: &str, access: &WorkspaceAccess, secrets: &[&Secret]) -> Markup {
     let now = now();
     html! {
-        // Outside of the results, because the script replaces the results and only changes this text.
-        p #results-count.hidden-text role="status" { (count(selection.matching, "secret")) " shown" }
-        div #results {
-            @if selection.shown.is_empty() {
-                div.empty {
-                    h2 { "No secret matches" }
-                    p { "None of the " (count(selection.total, "secret")) " has “" (selection.filter) "” in its name, a label or an origin." }
-                    a.button href={ "/w/" (workspace) "/secrets" } { "Show all" }
+        table {
+            thead {
+                tr {
+                    th { "Name" } th.number { "Version" } th { "Updated" } th { "Expires" } th { "Last used" }
+                    th { "Sent only to" } @if access.may_edit() { th { span.hidden-text { "Actions" } } }
                 }
-            } @else {
-                table {
-                    thead {
-                        tr {
-                            th { "Name" } th.number { "Version" } th { "Updated" } th { "Expires" } th { "Last used" }
-                            th { "Sent only to" } @if access.may_edit() { th { span.hidden-text { "Actions" } } }
-                        }
-                    }
-                    tbody { @for secret in &selection.shown { (row(workspace, secret, access.may_edit(), now)) } }
-                }
-                (pager(workspace, selection))
             }
+            tbody { @for secret in secrets { (row(workspace, secret, access.may_edit(), now)) } }
         }
     }
 }
@@ -223,27 +170,6 @@ pub(super) fn origins(origins: &[String]) -> Markup {
     }
 }
 
-fn pager(workspace: &str, selection: &Selection<'_>) -> Markup {
-    let Selection {
-        filter: _,
-        matching,
-        total: _,
-        page,
-        pages,
-        shown,
-    } = selection;
-    let first = (page - 1) * PAGE_SIZE + 1;
-    html! {
-        @if *pages > 1 {
-            nav.pager aria-label="Pages" {
-                @if *page > 1 { a.button.small rel="prev" href=(selection.path(workspace, page - 1)) { "Previous" } }
-                span.number { (first) "–" (first + shown.len() - 1) " of " (count(*matching, "secret")) }
-                @if page < pages { a.button.small rel="next" href=(selection.path(workspace, page + 1)) { "Next" } }
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -266,21 +192,5 @@ mod tests {
         for filter in ["gitlab", "owner", "stripe.com"] {
             assert!(!matches(&secret, filter), "{filter}");
         }
-    }
-
-    #[test]
-    fn pages_cover_every_secret_once() {
-        let secrets: Vec<_> = (0..250).map(|number| secret(&format!("S{number:03}"))).collect();
-        let shown = |page| Selection::of(&secrets, "", page).shown.len();
-        assert_eq!(
-            [shown(0), shown(1), shown(2), shown(3), shown(99)],
-            [100, 100, 100, 50, 50]
-        );
-        let second = Selection::of(&secrets, "s", 2);
-        assert_eq!(second.path("w", 3), "/w/w/secrets?q=s&page=3");
-        assert_eq!(
-            second.shown.first().map(|secret| secret.name.as_str()),
-            Some("S100")
-        );
     }
 }

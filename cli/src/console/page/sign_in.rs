@@ -26,7 +26,7 @@ pub(in crate::console) async fn sign_in(
         return StatusCode::SERVICE_UNAVAILABLE.into_response();
     }
     if let Admission::Certificate { .. } = app.admission {
-        // There are no links. The first page signs in.
+        // A console for users with certificates has no links. Its first page signs in.
         return signed_in_page().into_response();
     }
     let cookies = cookies(&app.site, &headers);

@@ -4,5 +4,5 @@ use proto::injector::v1::ExplainInjectionResponse;
 
 use crate::failure::Failure;
 
-/// What a call to a server would carry now, or the reason why it is not known.
+/// The content of a call to a server at this moment, or the reason why it is not known.
 pub(in crate::console) type Explained = Result<ExplainInjectionResponse, Failure>;

@@ -1,16 +1,23 @@
 //! The calls about the vault's keys.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use chassis::service_channel::ServiceChannel;
 use proto::vault::v1::{
     GetKeyStatusRequest, GetKeyStatusResponse, ListWorkspaceKeysRequest, RotateRootKeyRequest,
     RotateWorkspaceKeyRequest, WorkspaceKey, key_service_client::KeyServiceClient,
 };
-use tokio::task::JoinSet;
+use tokio::{task::JoinSet, time};
 
 use super::Services;
-use crate::{connect::Remote, failure::Failure};
+use crate::{
+    connect::Remote,
+    console::remembered_access::Question,
+    failure::{Failure, FailureKind},
+};
+
+/// Longest time for which a page waits to know what its navigation may offer.
+const NAVIGATION_WAIT: Duration = Duration::from_secs(1);
 
 fn client(vault: &Remote) -> KeyServiceClient<ServiceChannel> {
     KeyServiceClient::new(vault.channel.clone())
@@ -30,6 +37,22 @@ impl Services {
         self.vault
             .answer(client.get_key_status(GetKeyStatusRequest {}))
             .await
+    }
+
+    /// Returns false when this identity may neither see the keys nor make backups. Returns true as long as the vault does not say,
+    /// because the pages of the keys and of backups explain what is wrong.
+    pub(in crate::console) async fn may_administer_vault(&self) -> bool {
+        let (remembered, question) = (&self.remembered_access, Question::AdministerVault);
+        if let Some(may_administer) = remembered.get(question, "") {
+            return may_administer;
+        }
+        let may_administer = match time::timeout(NAVIGATION_WAIT, self.key_status()).await {
+            Ok(Ok(_)) => true,
+            Ok(Err(failure)) if failure.kind == FailureKind::NotAllowed => false,
+            Ok(Err(_)) | Err(_) => return true,
+        };
+        remembered.keep(question, "", may_administer);
+        may_administer
     }
 
     /// Returns the keys of several workspaces. The calls run at the same time.

@@ -84,7 +84,11 @@ impl From<Failure> for FormError {
             field,
             message: sentence(&message),
             link: None,
-            status: status_of(kind),
+            status: match reason {
+                // The vault calls this a loss of data. For the console, the fault is in the file that the person has chosen.
+                Some(Reason::BackupDamaged) => StatusCode::BAD_REQUEST,
+                _ => status_of(kind),
+            },
         }
     }
 }

@@ -36,6 +36,14 @@ impl Section {
             Self::Status => "/status",
         }
     }
+
+    /// Returns true for a part that only administrators of all workspaces may use.
+    fn needs_administrator(self) -> bool {
+        match self {
+            Self::Keys | Self::Backup => true,
+            Self::Workspaces | Self::Status => false,
+        }
+    }
 }
 
 /// The text around a page's body.
@@ -54,6 +62,8 @@ pub(crate) struct Frame<'a> {
     pub(crate) session: &'a Session,
     /// The address of the vault, so that nobody takes one installation for another.
     pub(crate) vault: &'a str,
+    /// True when the navigation offers the keys and backups.
+    pub(crate) offers_administration: bool,
 }
 
 /// Returns a page of a session. Shows its notices, which no later page shows again.
@@ -64,23 +74,28 @@ pub(crate) fn page(frame: Frame<'_>, head: &Head<'_>, body: &Markup) -> Markup {
         retries,
         refreshes,
     } = head;
-    let Frame { session, vault } = frame;
     let content = html! {
-        (notices(&session.take_notices()))
+        (notices(&frame.session.take_notices()))
         (body)
     };
     let reload = Reload {
         with_scripts: *retries,
         without_scripts: *retries || *refreshes,
     };
-    document(title, reload, &top_bar(*section, vault, session), &content)
+    document(title, reload, &top_bar(*section, frame), &content)
 }
 
-fn top_bar(active: Section, vault: &str, session: &Session) -> Markup {
+fn top_bar(active: Section, frame: Frame<'_>) -> Markup {
+    let Frame {
+        session,
+        vault,
+        offers_administration,
+    } = frame;
+    let is_offered = |section: &Section| offers_administration || !section.needs_administrator();
     html! {
         nav aria-label="Console" {
             ul {
-                @for section in Section::ALL {
+                @for section in Section::ALL.into_iter().filter(is_offered) {
                     li {
                         a href=(section.path()) aria-current=[(section == active).then_some("page")] {
                             (section.label())
@@ -124,7 +139,7 @@ pub(crate) fn message_page(status: StatusCode, title: &str, text: &str) -> Respo
     (status, document(title, Reload::default(), &html! {}, &body)).into_response()
 }
 
-/// Whether a page loads itself again, in a browser with scripts and in one without.
+/// The reloads of a page by itself, in a browser with scripts and in one without.
 #[derive(Clone, Copy, Default)]
 struct Reload {
     with_scripts: bool,

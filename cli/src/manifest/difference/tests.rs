@@ -4,6 +4,8 @@
     reason = "a test that panics has failed"
 )]
 
+use proto::ServerName;
+
 use super::*;
 
 const DOCUMENT: &str = "\

@@ -17,9 +17,9 @@ pub struct Damage {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DamageKind {
-    /// The description of a workspace or secret does not decode.
-    #[error("its description is damaged")]
-    Description,
+    /// The metadata of a workspace or secret does not decode.
+    #[error("its metadata is damaged")]
+    Metadata,
     /// The active KEK of a workspace cannot be unwrapped.
     #[error("its key does not open: all its secrets are lost")]
     Key,
@@ -40,11 +40,11 @@ pub enum DamageKind {
     Unreadable,
     #[error("its value does not authenticate")]
     Unauthentic,
-    /// The value belongs to another version than its description.
+    /// The value belongs to another version than its metadata.
     #[error("its value is of version {0}")]
     AnotherVersion(u64),
-    /// The value is sound, and its description is lost.
-    #[error("its description is lost, its value is not")]
+    /// The value is sound, and its metadata is lost.
+    #[error("its metadata is lost, its value is not")]
     Undescribed,
     #[error("its workspace is lost")]
     NoWorkspace,
@@ -98,7 +98,7 @@ impl DamageKind {
             | Self::Miscounted => RepairOutcome::Kept,
             Self::Older(_) | Self::OlderWorkspace => RepairOutcome::Older,
             Self::MaybeDeleted => RepairOutcome::Doubtful,
-            Self::Description
+            Self::Metadata
             | Self::Key
             | Self::RetiredKey
             | Self::StoreKeyMissing

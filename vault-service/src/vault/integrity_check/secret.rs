@@ -2,11 +2,11 @@
 //!
 //! A change of a secret is written to several entries, so a partly lost change can be recognized:
 //!
-//! | description `s/` | record `r/` | last version `v/` | conclusion about the secret |
+//! | metadata `s/` | record `r/` | last version `v/` | conclusion about the secret |
 //! |---|---|---|---|
 //! | version n | version n | - | exists |
 //! | version n | an older version, or none | - | has lost version n; the newest version that authenticates is left |
-//! | an older version, or none | version n | - | exists; its description is lost |
+//! | an older version, or none | version n | - | exists; its metadata is lost |
 //! | up to n, or none | up to n, or none | n | is deleted |
 //! | version > n | version > n | n | was created again |
 //! | deleted | deleted | - | is deleted, and its last version number is lost |
@@ -24,12 +24,12 @@ use super::DamageKind;
 use crate::{
     crypto::record::Expiry,
     store::{Entry, KeyHistory, LogDamage, SalvageReader},
-    vault::stored::{self, Kind, OldVersion, SecretRecord},
+    vault::stored::{self, Kind, OldVersion, StoredMetadata},
 };
 
-/// Minimum number of log messages that a put writes: one for the description and one for the record.
+/// Minimum number of log messages that a put writes: one for the metadata and one for the record.
 const PUT: u64 = 2;
-/// Minimum number of log messages that a deletion writes: one for the description and one for the record. In a
+/// Minimum number of log messages that a deletion writes: one for the metadata and one for the record. In a
 /// workspace with many deleted secrets, a deletion may write no message for the last version number.
 const DELETION: u64 = 2;
 /// Number of version numbers to skip when newer versions may be lost, in addition to one for every [`VERSION`]
@@ -75,7 +75,7 @@ pub(super) enum Verdict {
 
 /// A secret of which a version authenticates.
 pub(super) struct SalvagedSecret {
-    pub(super) metadata: SecretRecord,
+    pub(super) metadata: StoredMetadata,
     pub(super) record: Vec<u8>,
     pub(super) older: Vec<Entry>,
     /// Damage of the secret's versions, by version number.
@@ -86,8 +86,8 @@ pub(super) struct SalvagedSecret {
 struct Candidate {
     contents: AuthenticContents,
     record: Vec<u8>,
-    /// Description of the version; `None` for the current version.
-    metadata: Option<SecretRecord>,
+    /// Metadata of the version; `None` for the current version.
+    metadata: Option<StoredMetadata>,
 }
 
 impl<'a> Evidence<'a> {
@@ -109,7 +109,7 @@ impl<'a> Evidence<'a> {
         }
     }
 
-    /// Returns true when the secret has a description or a record, and no last version number, which only deleted
+    /// Returns true when the secret has metadata or a record, and no last version number, which only deleted
     /// secrets have.
     pub(super) fn seems_alive(&self) -> bool {
         let is_there =
@@ -188,7 +188,7 @@ impl<'a> Evidence<'a> {
             .map(KeyHistory::changed_at)
     }
 
-    /// Returns true when the existing description or record was written before `deleted`, the position of the other
+    /// Returns true when the existing metadata or record was written before `deleted`, the position of the other
     /// one's deletion.
     fn is_last(&self, deleted: u64) -> bool {
         let written = [self.metadata, self.record].into_iter().flatten();
@@ -196,7 +196,7 @@ impl<'a> Evidence<'a> {
         written.all(|history| history.changed_at() < deleted)
     }
 
-    /// Decides about a secret whose description and record are deleted. The secret is lost when its last version number
+    /// Decides about a secret whose metadata and record are deleted. The secret is lost when its last version number
     /// was deleted later, because only making the secret again deletes that number; otherwise the secret is deleted.
     fn both_deleted(&self, at: u64) -> Verdict {
         match self.deleted_at(self.last_version).is_some_and(|gone| gone > at) {
@@ -213,11 +213,11 @@ impl<'a> Evidence<'a> {
         decode_number(&history.values().next()?)
     }
 
-    fn described(&self) -> Option<SecretRecord> {
+    fn described(&self) -> Option<StoredMetadata> {
         let history = self.metadata.filter(|history| !history.is_deleted())?;
         history
             .values_since_deletion()
-            .find_map(|bytes| decode_description(&bytes))
+            .find_map(|bytes| decode_metadata(&bytes))
     }
 
     fn current(&self, decrypt: &Decrypt<'_>) -> Option<Candidate> {
@@ -236,7 +236,7 @@ impl<'a> Evidence<'a> {
     fn find_best(
         &self,
         current: Option<Candidate>,
-        described: Option<SecretRecord>,
+        described: Option<StoredMetadata>,
         decrypt: &Decrypt<'_>,
     ) -> Verdict {
         let older = || {
@@ -274,24 +274,24 @@ impl<'a> Evidence<'a> {
         match (is_there(self.record), is_there(self.metadata)) {
             (true, _) => DamageKind::Unauthentic,
             (false, true) => DamageKind::Unreadable,
-            (false, false) => DamageKind::Description,
+            (false, false) => DamageKind::Metadata,
         }
     }
 
     fn salvage_from(
         &self,
         best: Candidate,
-        described: Option<SecretRecord>,
+        described: Option<StoredMetadata>,
         decrypt: &Decrypt<'_>,
     ) -> SalvagedSecret {
         let version = best.contents.version;
         let acknowledged = self.acknowledged(described.as_ref()).max(version);
         let mut damage = Vec::new();
-        let found = best.metadata.clone().or_else(|| self.description_of(version));
+        let found = best.metadata.clone().or_else(|| self.metadata_of(version));
         let (mut metadata, is_described) = match found {
             Some(metadata) => (metadata, true),
             None => (
-                substitute_description(&best.contents, described, self.oldest()),
+                substitute_metadata(&best.contents, described, self.oldest()),
                 false,
             ),
         };
@@ -319,7 +319,7 @@ impl<'a> Evidence<'a> {
 
     /// Returns the number of the newest version that was made. Making a version stores the previous one as an older
     /// version, and removes the oldest.
-    fn acknowledged(&self, described: Option<&SecretRecord>) -> u64 {
+    fn acknowledged(&self, described: Option<&StoredMetadata>) -> u64 {
         let kept = self.older.iter().rev().find(|(_, history)| !history.is_deleted());
         let after_kept = kept.map_or(0, |(version, _)| version + 1);
         let Some(described) = described else {
@@ -331,13 +331,13 @@ impl<'a> Evidence<'a> {
         after_kept.max(described.version.saturating_add(u64::from(is_behind)))
     }
 
-    /// Returns the remembered description of a version.
-    fn description_of(&self, version: u64) -> Option<SecretRecord> {
+    /// Returns the remembered metadata of a version.
+    fn metadata_of(&self, version: u64) -> Option<StoredMetadata> {
         let history = self.metadata?;
-        let mut descriptions = history
+        let mut remembered = history
             .values_since_deletion()
-            .filter_map(|bytes| decode_description(&bytes));
-        descriptions.find(|metadata| metadata.version == version)
+            .filter_map(|bytes| decode_metadata(&bytes));
+        remembered.find(|metadata| metadata.version == version)
     }
 
     /// Returns the oldest version that exists.
@@ -349,7 +349,7 @@ impl<'a> Evidence<'a> {
     /// Returns the versions before the kept one that still belong to the secret.
     fn keep_older(
         &self,
-        metadata: &SecretRecord,
+        metadata: &StoredMetadata,
         decrypt: &Decrypt<'_>,
         damage: &mut Vec<(u64, DamageKind)>,
     ) -> Vec<Entry> {
@@ -402,7 +402,7 @@ impl<'a> Evidence<'a> {
                 Some(sound) => DamageKind::AnotherVersion(sound.version),
                 None => DamageKind::Unauthentic,
             },
-            Err(_) => DamageKind::Description,
+            Err(_) => DamageKind::Metadata,
         }
     }
 
@@ -413,8 +413,8 @@ impl<'a> Evidence<'a> {
 
     /// Returns the highest version number in the log, including deleted versions.
     fn highest(&self) -> u64 {
-        let descriptions = self.metadata.into_iter().flat_map(KeyHistory::values);
-        let described = descriptions.filter_map(|bytes| Some(decode_description(&bytes)?.last_version()));
+        let remembered = self.metadata.into_iter().flat_map(KeyHistory::values);
+        let described = remembered.filter_map(|bytes| Some(decode_metadata(&bytes)?.last_version()));
         let last = self.last_version.into_iter().flat_map(KeyHistory::values);
         let last = last.filter_map(|bytes| decode_number(&bytes));
         let older = self.older.keys().copied();
@@ -430,9 +430,9 @@ pub(super) fn margin(log_damage: &LogDamage) -> u64 {
         .saturating_add(log_damage.missing_groups)
 }
 
-/// Decodes a secret's description; returns `None` when `bytes` are not a valid one.
-fn decode_description(bytes: &[u8]) -> Option<SecretRecord> {
-    let record: SecretRecord = stored::decode(bytes).ok()?;
+/// Decodes the metadata of a secret; returns `None` when `bytes` are not valid.
+fn decode_metadata(bytes: &[u8]) -> Option<StoredMetadata> {
+    let record: StoredMetadata = stored::decode(bytes).ok()?;
     stored::uid(&record.uid).map(|_| record)
 }
 
@@ -440,20 +440,20 @@ fn decode_number(bytes: &[u8]) -> Option<u64> {
     bytes.try_into().ok().map(u64::from_be_bytes)
 }
 
-/// Makes a description for a sound value whose description is lost or belongs to another version. The record contains
+/// Makes metadata for a sound value whose metadata is lost or belongs to another version. The record contains
 /// everything that a decrypt needs.
-fn substitute_description(
+fn substitute_metadata(
     contents: &AuthenticContents,
-    described: Option<SecretRecord>,
+    described: Option<StoredMetadata>,
     oldest: Option<u64>,
-) -> SecretRecord {
+) -> StoredMetadata {
     let now = Timestamp::from(SystemTime::now());
-    let before = described.unwrap_or_else(|| SecretRecord {
+    let before = described.unwrap_or_else(|| StoredMetadata {
         uid: Uid::generate().as_bytes().to_vec(),
         create_time: now,
-        ..SecretRecord::default()
+        ..StoredMetadata::default()
     });
-    SecretRecord {
+    StoredMetadata {
         version: contents.version,
         update_time: now,
         upstream_origins: stored::origins(&contents.origins),

@@ -228,9 +228,9 @@ async fn each_damaged_item_is_named_and_the_others_are_salvaged() {
     let expected = [
         "a/GONE: it is deleted, and its last version number is lost",
         "a/ONE version 1: its value does not authenticate",
-        "a/THREE version 1: its description is lost, its value is not",
+        "a/THREE version 1: its metadata is lost, its value is not",
         "a/TWO version 1: its value cannot be read",
-        "b/ONE version 1: its description is lost, its value is not",
+        "b/ONE version 1: its metadata is lost, its value is not",
         "b: its secrets are miscounted",
     ];
     assert_eq!(lines, expected);

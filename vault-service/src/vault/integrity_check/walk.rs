@@ -102,7 +102,7 @@ impl<'a> StoreWalk<'a> {
             let shown = String::from_utf8_lossy(key.get(stored::WORKSPACES.len()..).unwrap_or_default());
             match WorkspaceName::parse(&shown) {
                 Ok(name) => opened.extend(self.open_workspace(name, history)),
-                Err(_) => self.report_damage(&shown, None, None, DamageKind::Description),
+                Err(_) => self.report_damage(&shown, None, None, DamageKind::Metadata),
             }
         }
         opened
@@ -139,14 +139,14 @@ impl<'a> StoreWalk<'a> {
                 return None;
             }
         }
-        let mut kind = DamageKind::Description;
+        let mut kind = DamageKind::Metadata;
         for (age, found) in states.into_iter().enumerate() {
             let Some(found) = found else { continue };
             match self.check.keyring.open(&found.uid, &found.record.wrapped_kek) {
                 Ok(active) => return Some(self.keep_workspace(found, active, age, history)),
                 Err(error) => {
                     self.closed.insert(found.uid, name.clone());
-                    if kind == DamageKind::Description {
+                    if kind == DamageKind::Metadata {
                         kind = key_damage(&error);
                     }
                 }

@@ -8,7 +8,7 @@ use crate::{
     store::{Batch, Store},
     vault::{
         VaultError,
-        stored::{self, Kind, OldVersion, SecretRecord},
+        stored::{self, Kind, OldVersion, StoredMetadata},
         workspace::{KeptVersions, StoredWorkspace},
     },
 };
@@ -22,7 +22,7 @@ pub(super) struct SecretEntries<'a> {
 }
 
 pub(super) struct CurrentVersion {
-    pub(super) metadata: SecretRecord,
+    pub(super) metadata: StoredMetadata,
     /// Encoded `metadata`, for compare-and-set.
     bytes: Vec<u8>,
     /// The encrypted record; `None` when it is lost. Writes move and replace the record without decrypting it, so a damaged
@@ -129,7 +129,7 @@ impl CurrentVersion {
         &self,
         secret: SecretEntries<'_>,
         version: u64,
-    ) -> Result<Vec<SecretRecord>, VaultError> {
+    ) -> Result<Vec<StoredMetadata>, VaultError> {
         let mut later = Vec::new();
         for number in self.older(u64::MAX).filter(|older| *older > version) {
             // A version that a repair could not recover is missing, and is not compared.

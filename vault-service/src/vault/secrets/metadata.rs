@@ -10,7 +10,7 @@ use crate::{
     vault::{
         VaultError,
         labels::Labels,
-        stored::{self, SecretRecord},
+        stored::{self, StoredMetadata},
         use_counts::LastUse,
     },
 };
@@ -40,10 +40,10 @@ impl SecretMetadata {
     pub(super) fn new(
         workspace: &WorkspaceName,
         name: &SecretName,
-        record: SecretRecord,
+        record: StoredMetadata,
         now: SystemTime,
     ) -> Result<Self, VaultError> {
-        let SecretRecord {
+        let StoredMetadata {
             uid,
             version,
             create_time,

@@ -22,7 +22,7 @@ use crate::{
         VaultError, Writer,
         access::PagedScan,
         labels::Labels,
-        stored::{self, RequestRecord, RequestRecords, SecretRecord},
+        stored::{self, RequestRecord, RequestRecords, StoredMetadata},
         workspace::StoredWorkspace,
     },
 };
@@ -100,7 +100,7 @@ pub(super) struct EarlierWrite {
 impl EarlierWrite {
     /// Returns the metadata of the version from the remembered data and from `terms` and `labels` of the repeated put, which
     /// are equal to those of the earlier one.
-    pub(super) fn record_of_put(self, terms: &Terms<'_>, labels: Labels) -> SecretRecord {
+    pub(super) fn record_of_put(self, terms: &Terms<'_>, labels: Labels) -> StoredMetadata {
         let Self {
             version,
             created: _,
@@ -108,7 +108,7 @@ impl EarlierWrite {
             create_time,
             time,
         } = self;
-        SecretRecord {
+        StoredMetadata {
             uid,
             version,
             create_time,
@@ -198,7 +198,7 @@ impl NewRequest {
     pub(super) fn remember(
         self,
         batch: Batch,
-        secret: SecretRecord,
+        secret: StoredMetadata,
         created: bool,
         now: SystemTime,
     ) -> Batch {

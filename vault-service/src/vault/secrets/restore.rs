@@ -26,7 +26,7 @@ use crate::{
         record::{self, Expiry, OwnedTerms},
     },
     vault::{
-        VaultError, Writer, keyring::Keyring, labels::Labels, stored::SecretRecord,
+        VaultError, Writer, keyring::Keyring, labels::Labels, stored::StoredMetadata,
         workspace::StoredWorkspace,
     },
 };
@@ -93,7 +93,7 @@ impl VersionRestore {
     fn terms(
         &self,
         old: OwnedTerms,
-        later: &[SecretRecord],
+        later: &[StoredMetadata],
         now: SystemTime,
     ) -> Result<OwnedTerms, VaultError> {
         Ok(OwnedTerms {
@@ -105,7 +105,7 @@ impl VersionRestore {
     fn origins(
         &self,
         old: Vec<OriginPattern>,
-        later: &[SecretRecord],
+        later: &[StoredMetadata],
     ) -> Result<Vec<OriginPattern>, VaultError> {
         if self.overrides.wider_origins {
             return Ok(old);
@@ -124,7 +124,7 @@ impl VersionRestore {
     fn new_expiry(
         &self,
         old: Option<Expiry>,
-        later: &[SecretRecord],
+        later: &[StoredMetadata],
         now: SystemTime,
     ) -> Result<Option<Expiry>, VaultError> {
         let later = later

@@ -36,7 +36,7 @@ use crate::{
         VaultError, Writer, deletions,
         keyring::Keyring,
         labels::Labels,
-        stored::{self, Kind, SecretRecord},
+        stored::{self, Kind, StoredMetadata},
         workspace::{self, StoredWorkspace},
     },
 };
@@ -177,7 +177,7 @@ impl<'a> VersionWrite<'a> {
     /// Returns the answer to a repeated request, whose version has this `record`.
     pub(super) fn repeated(
         &self,
-        record: SecretRecord,
+        record: StoredMetadata,
         created: bool,
         facts: ValueFacts,
     ) -> Result<PreparedWrite, VaultError> {
@@ -277,13 +277,13 @@ impl NextVersion<'_> {
         })
     }
 
-    fn record(&self, terms: &Terms<'_>, labels: Labels) -> SecretRecord {
+    fn record(&self, terms: &Terms<'_>, labels: Labels) -> StoredMetadata {
         let now = Timestamp::from(self.write.now);
         let (uid, create_time) = match &self.current {
             Some(current) => (current.metadata.uid.clone(), current.metadata.create_time),
             None => (Uid::generate().as_bytes().to_vec(), now),
         };
-        SecretRecord {
+        StoredMetadata {
             uid,
             version: self.version,
             create_time,

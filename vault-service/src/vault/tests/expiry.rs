@@ -49,7 +49,7 @@ async fn a_decrypt_uses_the_expiry_in_the_record_and_not_in_the_metadata() {
     let uid = vault.writer.workspace(&admin("w")).await.unwrap().uid;
     let key = stored::Kind::Metadata.key(&uid, &secret("T"));
     let store = vault.writer.store.clone();
-    let mut metadata: stored::SecretRecord = stored::decode(&store.read(&key).unwrap().unwrap()).unwrap();
+    let mut metadata: stored::StoredMetadata = stored::decode(&store.read(&key).unwrap().unwrap()).unwrap();
     metadata.expires_at = 0;
     store
         .commit(Batch::new().put(key, stored::encode(&metadata)))

@@ -1,6 +1,7 @@
 //! `/w/{workspace}/activity`: calls, errors and misses of the last half hour, from the services' metrics.
 
 mod chart;
+mod charts;
 mod figures;
 mod parts;
 

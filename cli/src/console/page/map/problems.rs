@@ -11,7 +11,7 @@ use crate::console::{
 const MAX_LISTED: usize = 8;
 
 /// A sentence on a problem, and the page that solves it.
-struct Problem {
+struct MapProblem {
     text: Markup,
     is_refusal: bool,
     path: String,
@@ -33,7 +33,7 @@ pub(super) fn list(workspace: &str, graph: &Graph) -> Markup {
     html! {
         @if !problems.is_empty() {
             ul.map-problems aria-label="Needs attention" {
-                @for Problem { text, is_refusal, path, step } in problems.iter().take(MAX_LISTED) {
+                @for MapProblem { text, is_refusal, path, step } in problems.iter().take(MAX_LISTED) {
                     li.(if *is_refusal { "bad" } else { "warn" }) {
                         (icon(if *is_refusal { "refused" } else { "warning" }))
                         span { (text) " " a href=(path) { (step) } }
@@ -46,12 +46,12 @@ pub(super) fn list(workspace: &str, graph: &Graph) -> Markup {
 }
 
 /// Returns the servers that were added for an earlier workspace of the same name.
-fn replaced<'g>(workspace: &'g str, graph: &'g Graph) -> impl Iterator<Item = Problem> + 'g {
+fn replaced<'g>(workspace: &'g str, graph: &'g Graph) -> impl Iterator<Item = MapProblem> + 'g {
     let servers = graph
         .servers
         .iter()
         .filter(|server| server.is_of_deleted_workspace);
-    servers.map(move |server| Problem {
+    servers.map(move |server| MapProblem {
         text: html! { "All calls to " b { (server.name) } " are refused: it was added for an earlier workspace of this name." },
         is_refusal: true,
         path: format!("/w/{workspace}/servers/{}", server.name),
@@ -59,7 +59,7 @@ fn replaced<'g>(workspace: &'g str, graph: &'g Graph) -> impl Iterator<Item = Pr
     })
 }
 
-fn of_line(workspace: &str, graph: &Graph, line: &Line) -> Option<Problem> {
+fn of_line(workspace: &str, graph: &Graph, line: &Line) -> Option<MapProblem> {
     let (secret, server) = (graph.secrets.get(line.secret)?, graph.servers.get(line.server)?);
     let (name, to) = (html! { b.mono { (secret.name) } }, html! { b { (server.name) } });
     let of_secret = |page: &str| format!("/w/{workspace}/secrets/{}{page}", secret.name);
@@ -96,7 +96,7 @@ fn of_line(workspace: &str, graph: &Graph, line: &Line) -> Option<Problem> {
             (of_server, "See its TLS settings"),
         ),
     };
-    Some(Problem {
+    Some(MapProblem {
         text,
         is_refusal: matches!(line.outcome, Outcome::Refused(_)),
         path,

@@ -17,7 +17,7 @@ use super::{
     form_view::{FormContext, form_view},
     message::refusal,
     rows::PlaceRow,
-    step::Step,
+    step::FormStep,
 };
 use crate::{
     console::{
@@ -52,7 +52,7 @@ pub(in crate::console) async fn add(
         Ok(form) => form,
         Err(unreadable) => return unreadable_form(&visit, &unreadable),
     };
-    if let Some(step) = Step::of(&fields) {
+    if let Some(step) = FormStep::of(&fields) {
         let focus = step.apply(&mut form);
         return page(&visit, &workspace, &form, None, &focus).await;
     }

@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     console::view::{grouped, prose, sentence},
+    output::{printable, printable_lines},
     program_call::Problem,
 };
 
@@ -103,7 +104,7 @@ fn answered(server: &Server, method: &str, answer: &Answer) -> Markup {
             summary { "Headers" small { (headers.len()) " fields" } }
             pre.request {
                 @for (name, value) in headers {
-                    span.line { span.quiet { (name) ": " } (String::from_utf8_lossy(value.as_bytes())) } "\n"
+                    span.line { span.quiet { (name) ": " } (printable(&String::from_utf8_lossy(value.as_bytes()))) } "\n"
                 }
             }
         }
@@ -149,7 +150,7 @@ fn body_view(headers: &HeaderMap, body: &[u8], method: &str) -> Markup {
             Some("") if method == "HEAD" => p.quiet { "An answer to HEAD has no body." },
             Some("") => p.quiet { "Empty." },
             Some(text) => pre.request.body tabindex="0" role="region" aria-label="Body of the answer" {
-                (indented(text).as_deref().unwrap_or(text))
+                (printable_lines(indented(text).as_deref().unwrap_or(text)))
             },
             None => p {
                 "Binary: " (grouped(body.len())) " bytes"
@@ -173,7 +174,10 @@ fn readable(body: &[u8]) -> Option<&str> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 mod tests {
+    use http::{HeaderValue, Version};
+
     use super::*;
 
     #[test]
@@ -184,6 +188,28 @@ mod tests {
         assert_eq!(readable(b"\x89PNG\r\n"), None);
         assert_eq!(readable(b"a\0b"), None);
         assert_eq!(readable(b""), Some(""));
+    }
+
+    #[test]
+    fn an_answer_is_shown_in_the_order_in_which_it_was_sent() {
+        let mut headers = HeaderMap::new();
+        headers.insert(
+            "x-note",
+            HeaderValue::from_bytes("a\u{200f}b".as_bytes()).unwrap(),
+        );
+        let answer = Answer {
+            status: StatusCode::OK,
+            version: Version::HTTP_11,
+            headers,
+            body: "{\"user\": \"\u{202e}nimda\u{2069}\"}\n\tnext".into(),
+            end: BodyEnd::Complete,
+            head_ms: 1.0,
+            total_ms: 1.0,
+        };
+        let shown = answered(&Server::default(), "GET", &answer).into_string();
+        for text in ["a\\u{200f}b", "\\u{202e}nimda\\u{2069}", "\n\tnext"] {
+            assert!(shown.contains(text), "{text}: {shown}");
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use proto::injector::v1::{Server, UpstreamTls};
 
 /// A group of fields that the form shows as one, with the paths for the update mask.
-pub(super) struct FieldChange {
+pub(super) struct ChangedSetting {
     /// The name that the form has for it.
     pub(super) label: &'static str,
     pub(super) paths: &'static [&'static str],
@@ -11,7 +11,7 @@ pub(super) struct FieldChange {
 
 /// Returns what differs. Both servers come from forms, so that fields which the form does not show never differ, and an update
 /// leaves them as they are.
-pub(super) fn changes(before: &Server, after: &Server) -> Vec<FieldChange> {
+pub(super) fn changes(before: &Server, after: &Server) -> Vec<ChangedSetting> {
     let tls = |server: &Server| server.tls.clone().unwrap_or_default();
     let (old_tls, new_tls) = (tls(before), tls(after));
     let UpstreamTls {
@@ -102,7 +102,7 @@ pub(super) fn changes(before: &Server, after: &Server) -> Vec<FieldChange> {
     ];
     let differ = all.into_iter().filter(|(_, _, differs)| *differs);
     differ
-        .map(|(label, paths, _)| FieldChange { label, paths })
+        .map(|(label, paths, _)| ChangedSetting { label, paths })
         .collect()
 }
 
@@ -161,6 +161,15 @@ mod tests {
         assert_eq!(form.places.len(), 1, "the places of the URL stand in the URL");
         let described = form.server("w");
         assert!(paths(&described, &ServerForm::of_server(&stored()).server("w")).is_empty());
+    }
+
+    #[test]
+    fn a_path_with_a_comma_stays_one_path() {
+        let server = Server {
+            paths: ["/a,b", "/tools/*"].map(str::to_owned).to_vec(),
+            ..stored()
+        };
+        assert_eq!(ServerForm::of_server(&server).server("w").paths, server.paths);
     }
 
     #[test]

@@ -15,12 +15,12 @@ use super::{
     access::{may_change, not_allowed, unreadable_form},
     add::warn,
     breadcrumb::server_breadcrumb,
-    changes::{FieldChange, changes},
+    changes::{ChangedSetting, changes},
     form::ServerForm,
     form_view::{FormContext, form_view},
     message::refusal,
     shown_state::ShownState,
-    step::Step,
+    step::FormStep,
 };
 use crate::{
     console::{
@@ -63,7 +63,7 @@ pub(in crate::console) async fn save(of: OfServer, Change { visit, fields }: Cha
     };
     of.name.as_str().clone_into(&mut form.name);
     let shown = ShownState::of_form(&fields);
-    if let Some(step) = Step::of(&fields) {
+    if let Some(step) = FormStep::of(&fields) {
         let focus = step.apply(&mut form);
         return page(&visit, &of, shown, &form, None, &focus).await;
     }
@@ -132,13 +132,13 @@ async fn send(
 }
 
 /// Returns what the form would change in the present server.
-fn changes_of(of: &OfServer, present: &Server, form: &ServerForm) -> Vec<FieldChange> {
+fn changes_of(of: &OfServer, present: &Server, form: &ServerForm) -> Vec<ChangedSetting> {
     let workspace = of.workspace.as_str();
     let before = ServerForm::of_server(present).server(workspace);
     changes(&before, &form.server(workspace))
 }
 
-fn labels(changes: &[FieldChange]) -> String {
+fn labels(changes: &[ChangedSetting]) -> String {
     let labels: Vec<_> = changes.iter().map(|change| change.label).collect();
     labels.join(", ")
 }

@@ -1,4 +1,4 @@
-//! What a call to a server would carry now: the request, and the secrets with what to do about the misses.
+//! The next call to a server: the request, and the secrets with what to do about the misses.
 
 use maud::{Markup, html};
 use proto::injector::v1::{ExplainInjectionResponse, ExplainedSecret, Server};

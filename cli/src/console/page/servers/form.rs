@@ -1,4 +1,4 @@
-//! What a person enters about a server, as it is read from a form and as it is sent to the injector.
+//! The form of a server, as it is read from a request and as it is sent to the injector.
 
 use proto::injector::v1::{
     AuthType, CatalogEntry, Oauth, OnEcho, ProtobufMessages, Protocol, Scrub, Server, UpstreamTls,
@@ -9,7 +9,13 @@ use super::{
     rows::{MAX_ROWS, PlaceKind, PlaceRow, SecretRow, UnreadableForm},
     url::UrlParts,
 };
-use crate::console::{fields::Fields, view::FormError};
+use crate::{
+    console::{
+        fields::{Fields, items, lines},
+        view::FormError,
+    },
+    template::secrets_of,
+};
 
 /// The ways in which a server gets its credential.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -192,7 +198,7 @@ impl ServerForm {
     /// Returns the form for a server from the catalog. The person gives the URL when the entry has only an example.
     pub(super) fn of_entry(entry: &CatalogEntry) -> Self {
         let required = entry.injections.iter().filter(|injection| injection.required);
-        let required: Vec<_> = required.flat_map(super::place::secrets_of).collect();
+        let required: Vec<_> = required.flat_map(secrets_of).collect();
         let server = Server {
             name: entry.default_name.clone(),
             url: if entry.needs_url {
@@ -272,7 +278,7 @@ impl ServerForm {
             protobuf_secrets_field: secrets_field,
             protobuf_messages: messages.into(),
             grpc_methods: items(&self.grpc_methods),
-            paths: items(&self.paths),
+            paths: lines(&self.paths),
             oauth: self.oauth.into(),
             scrub: self.scrub.into(),
             on_echo: self.on_echo.into(),
@@ -360,10 +366,4 @@ fn or_one<T>(rows: Vec<T>, row: T) -> Vec<T> {
 
 fn known<T: PartialEq>(value: T, unspecified: T, default: T) -> T {
     if value == unspecified { default } else { value }
-}
-
-/// Returns the lines of a field, without empty ones.
-fn items(text: &str) -> Vec<String> {
-    let items = text.split(['\n', ',']).map(str::trim);
-    items.filter(|item| !item.is_empty()).map(str::to_owned).collect()
 }

@@ -8,10 +8,11 @@ use super::{
     super::{
         frame::{Tab, failure_page, render, workspace_head},
         paths::InWorkspace,
+        selection::{ListKind, Selection},
     },
     access::{looking_only, may_change},
     mark::{Mark, Marks},
-    place::{injections_of, place_name, secrets_of},
+    place::{injections_of, place_name},
     span::blank,
     url::UrlParts,
 };
@@ -19,13 +20,20 @@ use crate::{
     console::{
         guard::{PageRequest, QueryFields},
         services::Explained,
-        view::{Section, cell, chips, count, empty, icon, prose, sentence},
+        view::{Section, cell, chips, empty, icon, prose, sentence},
     },
     failure::FailureKind,
+    template::secrets_of,
 };
 
-/// Number of servers on one page. Each of them is explained when the page is shown.
-const PAGE_SIZE: usize = 50;
+const SERVERS: ListKind = ListKind {
+    path: "servers",
+    noun: "server",
+    filter_label: "Filter by name, URL or secret",
+    filter_places: "its name, URL or secrets",
+    // Each server of a page is explained when the page is shown.
+    page_size: 50,
+};
 
 pub(in crate::console) async fn list(
     InWorkspace(workspace): InWorkspace,
@@ -48,7 +56,7 @@ pub(in crate::console) async fn list(
         Err(failure) => return failure_page(&visit, Section::Workspaces, failure),
     };
     let workspace = workspace.as_str();
-    let selection = ServerSelection::of(&servers, query.text("q"), query.number("page"));
+    let selection = Selection::of(&SERVERS, workspace, &servers, &query, matches);
     let explained = services.explain_all(&selection.shown).await;
     let body = html! {
         (workspace_head(workspace, Tab::Servers))
@@ -56,8 +64,8 @@ pub(in crate::console) async fn list(
         @if servers.is_empty() {
             (no_servers(workspace, may_change))
         } @else {
-            (toolbar(workspace, &selection, may_change))
-            (results(workspace, &selection, &explained, visit.app.allows_calls()))
+            (toolbar(&selection, workspace, may_change))
+            (selection.results(&table(workspace, &selection.shown, &explained, visit.app.allows_calls())))
         }
     };
     render(
@@ -66,46 +74,6 @@ pub(in crate::console) async fn list(
         Section::Workspaces,
         &body,
     )
-}
-
-/// The servers that one page shows.
-struct ServerSelection<'a> {
-    filter: &'a str,
-    matching: usize,
-    total: usize,
-    /// Counts from 1.
-    page: usize,
-    pages: usize,
-    shown: Vec<&'a Server>,
-}
-
-impl<'a> ServerSelection<'a> {
-    fn of(servers: &'a [Server], filter: &'a str, page: usize) -> Self {
-        let matching: Vec<_> = servers.iter().filter(|server| matches(server, filter)).collect();
-        let pages = matching.len().div_ceil(PAGE_SIZE).max(1);
-        let page = page.clamp(1, pages);
-        Self {
-            filter,
-            matching: matching.len(),
-            total: servers.len(),
-            page,
-            pages,
-            shown: matching
-                .into_iter()
-                .skip((page - 1) * PAGE_SIZE)
-                .take(PAGE_SIZE)
-                .collect(),
-        }
-    }
-
-    fn path(&self, workspace: &str, page: usize) -> String {
-        let mut query = form_urlencoded::Serializer::new(String::new());
-        if !self.filter.is_empty() {
-            query.append_pair("q", self.filter);
-        }
-        query.append_pair("page", &page.to_string());
-        format!("/w/{workspace}/servers?{}", query.finish())
-    }
 }
 
 /// Returns true when the name, the URL, the description or a secret contains the text of the filter.
@@ -138,56 +106,28 @@ fn no_servers(workspace: &str, may_change: bool) -> Markup {
     empty("server", title, &text, &action)
 }
 
-fn toolbar(workspace: &str, selection: &ServerSelection<'_>, may_change: bool) -> Markup {
+fn toolbar(selection: &Selection<'_, Server>, workspace: &str, may_change: bool) -> Markup {
     html! {
         div.toolbar {
-            form.filter role="search" method="get" action={ "/w/" (workspace) "/servers" } data-filter="results" {
-                label.hidden-text for="q" { "Filter by name, URL or secret" }
-                (icon("search"))
-                input #q name="q" type="search" value=(selection.filter) placeholder="Filter by name, URL or secret"
-                    autocomplete="off" spellcheck="false";
-                noscript { button.button type="submit" { "Filter" } }
-            }
-            span.quiet { (count(selection.total, "server")) }
+            (selection.filter_form())
+            span.quiet { (selection.total()) }
             @if may_change { (add_button(workspace)) }
         }
     }
 }
 
-fn results(
-    workspace: &str,
-    selection: &ServerSelection<'_>,
-    explained: &[Explained],
-    allows_calls: bool,
-) -> Markup {
+fn table(workspace: &str, servers: &[&Server], explained: &[Explained], allows_calls: bool) -> Markup {
     html! {
-        p #results-count.hidden-text role="status" { (count(selection.matching, "server")) " shown" }
-        div #results {
-            @if selection.shown.is_empty() {
-                div.empty {
-                    h2 { "No server matches" }
-                    p {
-                        "None of the " (count(selection.total, "server")) " has “" (selection.filter)
-                        "” in its name, URL or secrets."
-                    }
-                    a.button href={ "/w/" (workspace) "/servers" } { "Show all" }
+        (not_explained(explained))
+        table {
+            thead {
+                tr {
+                    th { "Name" } th { "URL" } th { "Gets" } th { "Web pages" } th { "TLS" }
+                    th { span.hidden-text { "Actions" } }
                 }
-            } @else {
-                (not_explained(explained))
-                table {
-                    thead {
-                        tr {
-                            th { "Name" } th { "URL" } th { "Gets" } th { "Web pages" } th { "TLS" }
-                            th { span.hidden-text { "Actions" } }
-                        }
-                    }
-                    tbody {
-                        @for (server, explained) in selection.shown.iter().zip(explained) {
-                            (row(workspace, server, explained, allows_calls))
-                        }
-                    }
-                }
-                (pager(workspace, selection))
+            }
+            tbody {
+                @for (server, explained) in servers.iter().zip(explained) { (row(workspace, server, explained, allows_calls)) }
             }
         }
     }
@@ -280,26 +220,5 @@ pub(super) fn tls(server: &Server) -> Markup {
         @else if !tls.ca_pem.is_empty() { "own CA" }
         @else { span.quiet { "verified" } }
         @if !tls.client_cert_secret.is_empty() { small.wrapping { "client certificate " span.mono { (tls.client_cert_secret) } } }
-    }
-}
-
-fn pager(workspace: &str, selection: &ServerSelection<'_>) -> Markup {
-    let ServerSelection {
-        filter: _,
-        matching,
-        total: _,
-        page,
-        pages,
-        shown,
-    } = selection;
-    let first = (page - 1) * PAGE_SIZE + 1;
-    html! {
-        @if *pages > 1 {
-            nav.pager aria-label="Pages" {
-                @if *page > 1 { a.button.small rel="prev" href=(selection.path(workspace, page - 1)) { "Previous" } }
-                span.number { (first) "–" (first + shown.len() - 1) " of " (count(*matching, "server")) }
-                @if page < pages { a.button.small rel="next" href=(selection.path(workspace, page + 1)) { "Next" } }
-            }
-        }
     }
 }

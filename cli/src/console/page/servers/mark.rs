@@ -8,7 +8,7 @@ use proto::{
     vault::v1::Secret,
 };
 
-use super::place::secrets_of;
+use crate::template::secrets_of;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mark {

@@ -32,6 +32,5 @@ pub(in crate::console) mod show;
 mod shown_state;
 mod span;
 mod step;
-mod template;
 mod untouched;
 mod url;

@@ -9,11 +9,11 @@ use proto::injector::v1::{
 use super::{
     json_picture::JsonPicture,
     mark::Marks,
-    place::{injections_of, secrets_of},
+    place::injections_of,
     span::{Span, joined, spans},
-    template::{Piece, pieces},
     url::UrlParts,
 };
+use crate::template::{Piece, pieces, secrets_of};
 
 /// Draws the request that `server` receives.
 pub(super) fn picture(server: &Server, marks: &Marks) -> Markup {

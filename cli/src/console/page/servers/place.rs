@@ -1,11 +1,9 @@
 //! The places of a server's secrets, also for an auth type that decides them.
 
 use proto::injector::v1::{
-    AuthType, BasicPlacement, CookiePlacement, FormPlacement, HeaderPlacement, Injection, JsonPlacement,
-    PathPlacement, ProtobufPlacement, QueryPlacement, Server, injection::Placement,
+    AuthType, CookiePlacement, FormPlacement, HeaderPlacement, Injection, JsonPlacement, ProtobufPlacement,
+    QueryPlacement, Server, injection::Placement,
 };
-
-use super::template;
 
 /// Returns the injections of a server. The injector lists them for every stored server; for a server that a person is still
 /// describing they follow from the auth type.
@@ -52,30 +50,6 @@ fn placements_of(auth_type: AuthType, protobuf_field: u32, secret: &str) -> Vec<
             std::iter::once(member).chain(message).collect()
         }
         AuthType::Custom => Vec::new(),
-    }
-}
-
-/// Returns the names of the secrets of an injection, each once.
-pub(super) fn secrets_of(injection: &Injection) -> Vec<String> {
-    match &injection.placement {
-        None => Vec::new(),
-        Some(
-            Placement::Header(HeaderPlacement { name: _, value })
-            | Placement::Query(QueryPlacement { name: _, value })
-            | Placement::Cookie(CookiePlacement { name: _, value })
-            | Placement::Json(JsonPlacement { pointer: _, value })
-            | Placement::Form(FormPlacement { field: _, value })
-            | Placement::Protobuf(ProtobufPlacement {
-                field: _,
-                key: _,
-                value,
-            }),
-        ) => template::secrets(value),
-        Some(Placement::Basic(BasicPlacement { username, password })) => {
-            // A colon is in no name, so the two templates do not become one.
-            template::secrets(&format!("{username}:{password}"))
-        }
-        Some(Placement::Path(PathPlacement { variable })) => vec![variable.clone()],
     }
 }
 

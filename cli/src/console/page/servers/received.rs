@@ -6,11 +6,8 @@ use std::collections::BTreeMap;
 use maud::{Markup, html};
 use proto::injector::v1::{Injection, Server, injection::Placement};
 
-use super::{
-    place::{injections_of, secrets_of},
-    url::UrlParts,
-};
-use crate::output::printable;
+use super::{place::injections_of, url::UrlParts};
+use crate::{output::printable, template::secrets_of};
 
 /// The beginning of a fingerprint.
 const FINGERPRINT: &str = "sha256:";

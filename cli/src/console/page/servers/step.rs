@@ -7,7 +7,7 @@ use super::{
 use crate::console::fields::Fields;
 
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Step {
+pub(super) enum FormStep {
     Draw,
     AddSecret,
     AddPlace(PlaceKind),
@@ -15,7 +15,7 @@ pub(super) enum Step {
     RemovePlace(usize),
 }
 
-impl Step {
+impl FormStep {
     /// Returns the step that the form was sent with, and `None` for the change itself.
     pub(super) fn of(fields: &Fields) -> Option<Self> {
         let name = fields.text("step");
@@ -78,7 +78,7 @@ mod tests {
         let fields =
             Fields::parse(format!("step={step}&secret-0=A&secret-1=B&place-0-kind=header").as_bytes());
         let mut form = ServerForm::of(&fields).unwrap();
-        let focus = Step::of(&fields).unwrap().apply(&mut form);
+        let focus = FormStep::of(&fields).unwrap().apply(&mut form);
         (form, focus)
     }
 
@@ -97,15 +97,15 @@ mod tests {
             let (form, _) = applied(other);
             assert_eq!((form.secrets.len(), form.places.len()), (2, 1), "{other}");
         }
-        assert_eq!(Step::of(&Fields::parse(b"name=x")), None);
+        assert_eq!(FormStep::of(&Fields::parse(b"name=x")), None);
     }
 
     #[test]
     fn a_step_adds_no_row_that_the_form_could_not_send() {
         let mut form = ServerForm::new();
         for _ in 0..=MAX_ROWS {
-            Step::AddSecret.apply(&mut form);
-            Step::AddPlace(PlaceKind::Header).apply(&mut form);
+            FormStep::AddSecret.apply(&mut form);
+            FormStep::AddPlace(PlaceKind::Header).apply(&mut form);
             form.places.iter_mut().for_each(|row| row.name = "x".to_owned());
         }
         assert_eq!((form.secrets.len(), form.places.len()), (MAX_ROWS, MAX_ROWS));

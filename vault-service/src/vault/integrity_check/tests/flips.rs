@@ -13,7 +13,7 @@ use std::{
 use super::*;
 use crate::{
     crypto::{WorkspaceKek, record},
-    vault::stored::{SecretRecord, WorkspaceRecord},
+    vault::stored::{StoredMetadata, WorkspaceRecord},
 };
 
 const WORKSPACES: u32 = 30;
@@ -236,7 +236,7 @@ impl RepairedEntries<'_> {
         Some(version)
     }
 
-    fn description(&self, uid: &Uid, name: &SecretName) -> Option<SecretRecord> {
+    fn description(&self, uid: &Uid, name: &SecretName) -> Option<StoredMetadata> {
         let metadata = self.entries.get(&Kind::Metadata.key(uid, name))?;
         Some(stored::decode(metadata).unwrap())
     }

@@ -1,17 +1,23 @@
-//! Templates of values, such as `Token token=${SENTRY_TOKEN}`, for people.
+//! Templates of values, such as `Token token=${SENTRY_TOKEN}`, and the secrets that they name.
 
-use proto::SecretName;
+use proto::{
+    SecretName,
+    injector::v1::{
+        BasicPlacement, CookiePlacement, FormPlacement, HeaderPlacement, Injection, JsonPlacement,
+        PathPlacement, ProtobufPlacement, QueryPlacement, injection::Placement,
+    },
+};
 
 /// A piece of a template.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Piece {
+pub(crate) enum Piece {
     Text(String),
     /// The normalized name of a secret.
     Secret(String),
 }
 
 /// Returns the pieces of a template. The injector checks templates; a part that names no secret is text here.
-pub(super) fn pieces(template: &str) -> Vec<Piece> {
+pub(crate) fn pieces(template: &str) -> Vec<Piece> {
     let (mut pieces, mut text) = (Vec::new(), String::new());
     let mut rest = template;
     while let Some((before, after)) = rest.split_once('$') {
@@ -46,7 +52,7 @@ fn push_text(pieces: &mut Vec<Piece>, text: &mut String) {
 }
 
 /// Returns the names of the secrets in a template, each once.
-pub(super) fn secrets(template: &str) -> Vec<String> {
+fn secrets(template: &str) -> Vec<String> {
     let mut names = Vec::new();
     for piece in pieces(template) {
         if let Piece::Secret(name) = piece
@@ -56,6 +62,30 @@ pub(super) fn secrets(template: &str) -> Vec<String> {
         }
     }
     names
+}
+
+/// Returns the names of the secrets of an injection, each once.
+pub(crate) fn secrets_of(injection: &Injection) -> Vec<String> {
+    match &injection.placement {
+        None => Vec::new(),
+        Some(
+            Placement::Header(HeaderPlacement { name: _, value })
+            | Placement::Query(QueryPlacement { name: _, value })
+            | Placement::Cookie(CookiePlacement { name: _, value })
+            | Placement::Json(JsonPlacement { pointer: _, value })
+            | Placement::Form(FormPlacement { field: _, value })
+            | Placement::Protobuf(ProtobufPlacement {
+                field: _,
+                key: _,
+                value,
+            }),
+        ) => secrets(value),
+        Some(Placement::Basic(BasicPlacement { username, password })) => {
+            // A colon is in no name, so the two templates do not become one.
+            secrets(&format!("{username}:{password}"))
+        }
+        Some(Placement::Path(PathPlacement { variable })) => secrets(&format!("${{{variable}}}")),
+    }
 }
 
 #[cfg(test)]
@@ -81,5 +111,29 @@ mod tests {
             assert_eq!(pieces(template), expected, "{template}");
         }
         assert_eq!(secrets("${a}${B}${A}"), ["A", "B"]);
+    }
+
+    #[test]
+    fn the_secrets_of_a_place_are_those_of_its_templates() {
+        let of = |placement| {
+            secrets_of(&Injection {
+                required: true,
+                placement: Some(placement),
+            })
+        };
+        let basic = |username: &str, password: &str| {
+            Placement::Basic(BasicPlacement {
+                username: username.to_owned(),
+                password: password.to_owned(),
+            })
+        };
+        let path = |variable: &str| {
+            Placement::Path(PathPlacement {
+                variable: variable.to_owned(),
+            })
+        };
+        assert_eq!(of(basic("$${A}", "${B}")), ["B"]);
+        assert_eq!(of(basic("${A}/token", "${a}")), ["A"]);
+        assert_eq!(of(path("P")), ["P"]);
     }
 }
