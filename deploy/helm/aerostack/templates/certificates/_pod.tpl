@@ -9,10 +9,14 @@ spec:
   automountServiceAccountToken: true
   enableServiceLinks: false
   restartPolicy: OnFailure
-  {{- include "aerostack.pullSecrets" $root | nindent 2 }}
+  {{- with include "aerostack.pullSecrets" $root | trim }}
+  {{- . | nindent 2 }}
+  {{- end }}
   securityContext:
     {{- include "aerostack.podSecurityContext" $root | nindent 4 }}
-  {{- include "aerostack.scheduling" (list $root $root.Values.webhook) | nindent 2 }}
+  {{- with include "aerostack.scheduling" (list $root $root.Values.webhook) | trim }}
+  {{- . | nindent 2 }}
+  {{- end }}
   containers:
     - name: certificates
       image: {{ include "aerostack.image" (list $root $root.Values.cli.image) }}

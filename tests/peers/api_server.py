@@ -1,0 +1,362 @@
+"""A stand-in for the API server of a cluster, on loopback and in memory, for helm and kubectl as clients: discovery, objects by
+name, lists by label, the kinds of patches that both clients send, and tokens of service accounts. Jobs and pods are complete as
+soon as they are created, workloads are ready, and an immutable Secret is immutable. Nothing is validated, defaulted or run."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+import threading
+import time
+from dataclasses import dataclass
+
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import yaml
+
+from kubernetes_protobuf import MAGIC, decoded
+
+# Kinds by group and version, with the plural of each and whether it is of a namespace.
+RESOURCES: dict[str, dict[str, tuple[str, bool]]] = {
+    "v1": {
+        "Namespace": ("namespaces", False),
+        "Pod": ("pods", True),
+        "Secret": ("secrets", True),
+        "ConfigMap": ("configmaps", True),
+        "Service": ("services", True),
+        "ServiceAccount": ("serviceaccounts", True),
+        "PersistentVolumeClaim": ("persistentvolumeclaims", True),
+    },
+    "events.k8s.io/v1": {"Event": ("events", True)},
+    "apps/v1": {"Deployment": ("deployments", True), "StatefulSet": ("statefulsets", True)},
+    "batch/v1": {"Job": ("jobs", True), "CronJob": ("cronjobs", True)},
+    "policy/v1": {"PodDisruptionBudget": ("poddisruptionbudgets", True)},
+    "networking.k8s.io/v1": {"NetworkPolicy": ("networkpolicies", True)},
+    "rbac.authorization.k8s.io/v1": {
+        "Role": ("roles", True),
+        "RoleBinding": ("rolebindings", True),
+        "ClusterRole": ("clusterroles", False),
+        "ClusterRoleBinding": ("clusterrolebindings", False),
+    },
+    "admissionregistration.k8s.io/v1": {"MutatingWebhookConfiguration": ("mutatingwebhookconfigurations", False)},
+    "monitoring.coreos.com/v1": {
+        "ServiceMonitor": ("servicemonitors", True),
+        "PodMonitor": ("podmonitors", True),
+        "PrometheusRule": ("prometheusrules", True),
+    },
+    "cert-manager.io/v1": {"Certificate": ("certificates", True), "Issuer": ("issuers", True)},
+}
+# A path is /api/v1/… or /apis/GROUP/VERSION/…, with a namespace, a plural, a name and a subresource.
+PATH = re.compile(
+    r"^/(?:api/(?P<core>v1)|apis/(?P<group>[^/]+/[^/]+))"
+    r"(?:/namespaces/(?P<namespace>[^/]+)(?=/))?(?:/(?P<plural>[a-z]+)(?:/(?P<name>[^/]+)(?:/(?P<sub>[a-z]+))?)?)?$"
+)
+WATCH_SECONDS = 30
+
+class Refusal(Exception):
+    def __init__(self, code: int, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.code, self.reason = code, reason
+
+def parsed(body: bytes) -> dict[str, Any]:
+    return decoded(body) if body.startswith(MAGIC) else yaml.safe_load(body)
+
+def merged(old: Any, new: Any) -> Any:
+    """A merge patch (RFC 7396), which is near enough to what the other kinds of patches do to the objects of a chart."""
+    if not isinstance(new, dict):
+        return copy.deepcopy(new)
+    result = dict(old) if isinstance(old, dict) else {}
+    for key, value in new.items():
+        if value is None:
+            result.pop(key, None)
+        elif not key.startswith("$"):
+            result[key] = merged(result.get(key), value)
+    return result
+
+@dataclass
+class Selector:
+    """What a list or a watch asks for."""
+
+    version: str
+    plural: str
+    namespace: str
+    name: str
+    labels: dict[str, str]
+
+    @classmethod
+    def of(cls, key: tuple[str, str, str, str], query: dict[str, str]) -> Selector:
+        terms = [term.split("=") for term in query.get("labelSelector", "").split(",") if "=" in term]
+        name = query.get("fieldSelector", "").removeprefix("metadata.name=")
+        return cls(*key[:3], name, {term[0]: term[-1] for term in terms})
+
+    @property
+    def kind(self) -> str:
+        return next(kind for kind, names in RESOURCES[self.version].items() if names[0] == self.plural)
+
+    def matches(self, item: dict[str, Any]) -> bool:
+        meta = item["metadata"]
+        labels = meta.get("labels", {})
+        return (
+            (item["apiVersion"], RESOURCES[item["apiVersion"]][item["kind"]][0]) == (self.version, self.plural)
+            and self.namespace in ("", meta.get("namespace"))
+            and self.name in ("", meta["name"])
+            and all(labels.get(name) == value for name, value in self.labels.items())
+        )
+
+class ApiServer:
+    """The objects by group and version, plural, namespace and name. `requests` has the method and path of every change."""
+
+    def __init__(self) -> None:
+        self.objects: dict[tuple[str, str, str, str], dict[str, Any]] = {}
+        self.requests: list[tuple[str, str]] = []
+        self.closed = False
+        # The number of the last change, and all changes: number, type and object.
+        self.number = 0
+        self._events: list[tuple[int, str, dict[str, Any]]] = []
+        self._changed = threading.Condition()
+        api = self
+
+        class Handler(_Handler):
+            server_of_objects = api
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self.closed = True
+        with self._changed:
+            self._changed.notify_all()
+        self._server.shutdown()
+        self._server.server_close()
+
+    def kubeconfig(self) -> str:
+        context = {"name": "test", "context": {"cluster": "test", "user": "test", "namespace": "default"}}
+        config = {"apiVersion": "v1", "kind": "Config", "current-context": "test", "contexts": [context]}
+        config["clusters"] = [{"name": "test", "cluster": {"server": self.url}}]
+        config["users"] = [{"name": "test", "user": {"token": "test"}}]
+        return json.dumps(config)
+
+    def of(self, kind: str) -> dict[str, dict[str, Any]]:
+        """The objects of a kind by name."""
+        return {key[3]: value for key, value in self.objects.items() if value["kind"] == kind}
+
+    def put(self, manifest: dict[str, Any], namespace: str = "") -> dict[str, Any]:
+        """Stores an object as it is, as if somebody had created it."""
+        version = manifest["apiVersion"]
+        plural, namespaced = RESOURCES[version][manifest["kind"]]
+        namespace = manifest["metadata"].get("namespace", namespace or "default") if namespaced else ""
+        return self.store((version, plural, namespace, manifest["metadata"]["name"]), manifest)
+
+    def store(self, key: tuple[str, str, str, str], new: dict[str, Any]) -> dict[str, Any]:
+        version, plural, namespace, name = key
+        with self._changed:
+            old = self.objects.get(key)
+            if old and old.get("immutable") and any(old.get(part) != new.get(part) for part in ("data", "immutable")):
+                message = f'Secret "{name}" is invalid: data: Forbidden: field is immutable when `immutable` is set'
+                raise Refusal(422, "Invalid", message)
+            new = copy.deepcopy(new)
+            new.setdefault("apiVersion", version)
+            kinds = {names[0]: kind for kind, names in RESOURCES[version].items()}
+            new.setdefault("kind", kinds[plural])
+            self.number += 1
+            defaults = {"uid": f"uid-{self.number}", "creationTimestamp": "2027-01-01T00:00:00Z"}
+            new["metadata"] = {**defaults, **new.get("metadata", {}), "name": name, "resourceVersion": str(self.number)}
+            if namespace:
+                new["metadata"]["namespace"] = namespace
+            new["metadata"]["generation"] = 1
+            if status := _status(new):
+                new["status"] = status
+            self.objects[key] = new
+            self._report("MODIFIED" if old else "ADDED", new)
+            return new
+
+    def delete(self, key: tuple[str, str, str, str]) -> None:
+        with self._changed:
+            self.number += 1
+            self._report("DELETED", self.objects.pop(key))
+
+    def _report(self, type_: str, item: dict[str, Any]) -> None:
+        self._events.append((self.number, type_, item))
+        self._changed.notify_all()
+
+    def selected(self, selector: Selector) -> list[dict[str, Any]]:
+        return [item for item in list(self.objects.values()) if selector.matches(item)]
+
+    def events_after(self, number: int) -> list[tuple[int, str, dict[str, Any]]]:
+        """Waits up to a second for a change after this one."""
+        with self._changed:
+            if self.number <= number and not self.closed:
+                self._changed.wait(1)
+            return [event for event in self._events if event[0] > number]
+
+class _Handler(BaseHTTPRequestHandler):
+    server_of_objects: ApiServer
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        pass
+
+    def answer(self, code: int, body: dict[str, Any]) -> None:
+        content = json.dumps(body).encode()
+        self.send_response(code)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def serve(self) -> None:
+        length = int(self.headers.get("Content-Length") or 0)
+        body = self.rfile.read(length)
+        try:
+            self.route(body)
+        except Refusal as refusal:
+            status = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": refusal.code}
+            self.answer(refusal.code, {**status, "reason": refusal.reason, "message": str(refusal)})
+        except ConnectionError:
+            # The client has seen enough.
+            self.close_connection = True
+
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = serve
+
+    def route(self, body: bytes) -> None:
+        url = urlsplit(self.path)
+        query = {name: values[0] for name, values in parse_qs(url.query).items()}
+        if url.path == "/version":
+            return self.answer(200, {"major": "1", "minor": "37", "gitVersion": "v1.37.0", "platform": "linux/amd64"})
+        if url.path == "/api":
+            return self.answer(200, {"kind": "APIVersions", "versions": ["v1"]})
+        if url.path == "/apis":
+            return self.answer(200, {"kind": "APIGroupList", "apiVersion": "v1", "groups": _groups()})
+        if url.path == "/.well-known/openid-configuration":
+            return self.answer(200, {"issuer": "https://kubernetes.default.svc.cluster.local"})
+        if url.path == "/openapi/v3":
+            paths = {path: {"serverRelativeURL": f"/openapi/v3/{path}"} for path in map(_path, RESOURCES)}
+            return self.answer(200, {"paths": paths})
+        if url.path.startswith("/openapi/v3/"):
+            return self.answer(200, _openapi(url.path.removeprefix("/openapi/v3/")))
+        found = PATH.match(url.path)
+        version = found and (found["core"] or found["group"])
+        if not found or version not in RESOURCES:
+            raise Refusal(404, "NotFound", f"no such path: {url.path}")
+        if not found["plural"]:
+            resources = [_resource(kind, *names) for kind, names in RESOURCES[version].items()]
+            return self.answer(200, {"kind": "APIResourceList", "groupVersion": version, "resources": resources})
+        names = {plural: namespaced for plural, namespaced in RESOURCES[version].values()}
+        if found["plural"] not in names:
+            raise Refusal(404, "NotFound", f"no such resource: {found['plural']}")
+        if self.command != "GET":
+            self.server_of_objects.requests.append((self.command, url.path))
+        namespace = (found["namespace"] or "") if names[found["plural"]] else ""
+        self.object((version, found["plural"], namespace, found["name"] or ""), found["sub"] or "", query, body)
+
+    def object(self, key: tuple[str, str, str, str], sub: str, query: dict[str, str], body: bytes) -> None:
+        api = self.server_of_objects
+        if sub == "token":
+            return self.answer(201, _token_request(key, parsed(body)))
+        if self.command == "GET" and not key[3]:
+            selector = Selector.of(key, query)
+            return self.watch(selector, query) if query.get("watch") in ("1", "true") else self.list(selector)
+        dry = "dryRun" in query
+        if self.command == "POST":
+            new = parsed(body)
+            key = (*key[:3], new["metadata"]["name"])
+            if key in api.objects:
+                raise Refusal(409, "AlreadyExists", f'{key[1]} "{key[3]}" already exists')
+            return self.answer(201, new if dry else api.store(key, new))
+        old = api.objects.get(key)
+        apply = "apply-patch" in self.headers.get("Content-Type", "")
+        if old is None and not (self.command == "PATCH" and apply):
+            raise Refusal(404, "NotFound", f'{key[1]} "{key[3]}" not found')
+        if self.command == "GET":
+            return self.answer(200, old or {})
+        if self.command == "DELETE":
+            if not dry:
+                api.delete(key)
+            return self.answer(200, {"kind": "Status", "apiVersion": "v1", "status": "Success"})
+        new = parsed(body)
+        if self.command == "PATCH":
+            new = merged(old, new)
+        return self.answer(200 if old else 201, new if dry else api.store(key, new))
+
+    def list(self, selector: Selector) -> None:
+        listed = self.server_of_objects.selected(selector)
+        number = str(self.server_of_objects.number)
+        meta = {"kind": f"{selector.kind}List", "apiVersion": selector.version, "metadata": {"resourceVersion": number}}
+        self.answer(200, {**meta, "items": listed})
+
+    def watch(self, selector: Selector, query: dict[str, str]) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Connection", "close")
+        self.end_headers()
+        self.close_connection = True
+        api = self.server_of_objects
+        seen = int(query.get("resourceVersion") or 0)
+        if query.get("sendInitialEvents") == "true":
+            seen = api.number
+            for item in api.selected(selector):
+                self.event("ADDED", item)
+            end = {"resourceVersion": str(seen), "annotations": {"k8s.io/initial-events-end": "true"}}
+            self.event("BOOKMARK", {"apiVersion": selector.version, "kind": selector.kind, "metadata": end})
+        deadline = time.monotonic() + WATCH_SECONDS
+        while not api.closed and time.monotonic() < deadline:
+            for seen, type_, item in api.events_after(seen):
+                if selector.matches(item):
+                    self.event(type_, item)
+
+    def event(self, type_: str, item: dict[str, Any]) -> None:
+        self.wfile.write(json.dumps({"type": type_, "object": item}).encode() + b"\n")
+        self.wfile.flush()
+
+def _status(item: dict[str, Any]) -> dict[str, Any]:
+    """The status of what runs: everything is done, and ready."""
+    match item["kind"]:
+        case "Job":
+            complete = {"type": "Complete", "status": "True"}
+            return {"succeeded": 1, "conditions": [complete], "completionTime": "2027-01-01T00:00:01Z"}
+        case "Pod":
+            return {"phase": "Succeeded"}
+        case "Deployment" | "StatefulSet":
+            names = ("replicas", "updatedReplicas", "readyReplicas", "availableReplicas")
+            counts = dict.fromkeys(names, item.get("spec", {}).get("replicas", 1))
+            return {**counts, "observedGeneration": 1, "currentRevision": "1", "updateRevision": "1"}
+        case _:
+            return {}
+
+
+def _groups() -> list[dict[str, Any]]:
+    versions = [{"groupVersion": name, "version": name.partition("/")[2]} for name in RESOURCES if "/" in name]
+    return [
+        {"name": each["groupVersion"].partition("/")[0], "versions": [each], "preferredVersion": each}
+        for each in versions
+    ]
+
+def _path(version: str) -> str:
+    return f"apis/{version}" if "/" in version else f"api/{version}"
+
+def _openapi(path: str) -> dict[str, Any]:
+    """All that a client looks for: that the server validates fields itself, so that the client need not."""
+    version = path.split("/", 1)[1]
+    group = version.rpartition("/")[0]
+    parameters = [{"name": "fieldValidation", "in": "query", "schema": {"type": "string"}}]
+    paths = {}
+    for kind, (plural, namespaced) in RESOURCES[version].items():
+        of = {"group": group, "version": version.rpartition("/")[2], "kind": kind}
+        patch = {"parameters": parameters, "x-kubernetes-group-version-kind": of, "responses": {}}
+        paths[f"/{path}/{'namespaces/{namespace}/' * namespaced}{plural}/{{name}}"] = {"patch": patch}
+    return {"openapi": "3.0.0", "info": {"title": "Kubernetes", "version": "v1.37.0"}, "paths": paths}
+
+def _resource(kind: str, plural: str, namespaced: bool) -> dict[str, Any]:
+    verbs = ["create", "delete", "get", "list", "patch", "update", "watch"]
+    return {"name": plural, "singularName": kind.lower(), "namespaced": namespaced, "kind": kind, "verbs": verbs}
+
+def _token_request(key: tuple[str, str, str, str], request: dict[str, Any]) -> dict[str, Any]:
+    """The token says what was asked for; nobody verifies it."""
+    spec = request.get("spec", {})
+    token = f"{key[2]}:{key[3]}:{','.join(spec.get('audiences') or [])}:{spec.get('expirationSeconds')}"
+    return {**request, "status": {"token": token, "expirationTimestamp": "2027-01-01T01:00:00Z"}}

@@ -1,0 +1,486 @@
+"""The chart, the plain manifests and the examples for Kubernetes: helm and kubectl, the schemas of Kubernetes' own API for the oldest
+and the newest version, and whole lives of a release with a stand-in for the API server."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from cluster import (
+    CHART,
+    NAMESPACE,
+    PLAIN,
+    Cluster,
+    Manifest,
+    containers,
+    manifests,
+    one,
+    pod_specs,
+    rendered,
+    run,
+    template,
+    variables,
+)
+from pair import REPOSITORY
+
+# The oldest version is the first in which native sidecars are on by default.
+OLDEST, NEWEST = "1.29", "1.37"
+VALUES = sorted((CHART / "ci").glob("*.yaml"))
+# Objects of other projects, whose schemas Kubernetes does not have.
+FOREIGN = {"ServiceMonitor", "PodMonitor", "PrometheusRule", "Certificate", "Issuer"}
+
+each_values = pytest.mark.parametrize("values", VALUES, ids=lambda path: path.name.removesuffix("-values.yaml"))
+
+
+@cache
+def rendered_with(values: Path) -> list[Manifest]:
+    return rendered("--values", str(values))
+
+
+def applied() -> list[tuple[str, Manifest]]:
+    """The manifests of deploy/kubernetes that are applied as they are."""
+    files = [path for path in PLAIN.rglob("*.yaml") if path.name not in ("values.yaml", "kustomization.yaml")]
+    return [(path.name, each) for path in sorted(files) for each in manifests(path.read_text())]
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    cluster = Cluster(tmp_path)
+    yield cluster
+    cluster.api.close()
+
+
+# --- What is rendered --------------------------------------------------------------------------------------------
+
+
+def test_there_are_ten_files_of_values() -> None:
+    assert len(VALUES) >= 10
+
+
+@each_values
+def test_helm_finds_no_fault_in_the_chart(values: Path) -> None:
+    run("helm", "lint", "--strict", str(CHART), "--values", str(values))
+
+
+@pytest.mark.parametrize("version", [OLDEST, NEWEST])
+@each_values
+def test_every_rendered_manifest_fits_the_schema_of_kubernetes(values: Path, version: str) -> None:
+    validated = [each for each in rendered_with(values) if each["kind"] not in FOREIGN]
+    for manifest in validated:
+        assert kubernetes_validate.validate(manifest, version, strict=True) == version
+    assert len(validated) > 10
+
+
+@pytest.mark.parametrize("version", [OLDEST, NEWEST])
+def test_every_plain_manifest_and_example_fits_the_schema_of_kubernetes(version: str) -> None:
+    for name, manifest in applied():
+        assert kubernetes_validate.validate(manifest, version, strict=True) == version, name
+
+
+def test_a_wrong_manifest_does_not_fit() -> None:
+    wrong = rendered_with(CHART / "ci" / "default-values.yaml")
+    statefulset = json.loads(json.dumps(one(wrong, "StatefulSet", "aerostack-vault")))
+    statefulset["spec"]["template"]["spec"]["enableServiceLink"] = False
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(statefulset, OLDEST, strict=True)
+
+
+def check_restricted(pod: Manifest, where: str) -> None:
+    """The standard "restricted" of https://kubernetes.io/docs/concepts/security/pod-security-standards, version 1.29 and later."""
+    volumes = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
+    for volume in pod.get("volumes", []):
+        assert volume.keys() - {"name"} <= volumes, f"{where}: {volume}"
+    assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys(), where
+    context = pod.get("securityContext", {})
+    assert not {"sysctls", "windowsOptions", "seLinuxOptions"} & context.keys(), where
+    for container in containers(pod):
+        own = container.get("securityContext", {})
+        both = {**context, **own}
+        at = f"{where}, {container['name']}"
+        assert both.get("runAsNonRoot") is True and both.get("runAsUser") != 0, at
+        assert both.get("seccompProfile", {}).get("type") in ("RuntimeDefault", "Localhost"), at
+        assert own.get("allowPrivilegeEscalation") is False and not own.get("privileged"), at
+        assert own.get("capabilities") == {"drop": ["ALL"]}, at
+        assert not any("hostPort" in port for port in container.get("ports", [])), at
+        # Beyond the standard: nothing writes into its image.
+        assert own.get("readOnlyRootFilesystem") is True, at
+
+
+@each_values
+def test_every_rendered_pod_is_restricted(values: Path) -> None:
+    found = [(each["metadata"]["name"], pod) for each in rendered_with(values) for pod in pod_specs(each)]
+    for name, pod in found:
+        check_restricted(pod, name)
+        assert pod["enableServiceLinks"] is False, name
+    assert len(found) >= 2
+
+
+def test_every_pod_of_the_plain_manifests_and_the_examples_is_restricted() -> None:
+    for name, manifest in applied():
+        for pod in pod_specs(manifest):
+            check_restricted(pod, name)
+
+
+@each_values
+def test_every_image_has_a_version_or_a_digest(values: Path) -> None:
+    for pod in [pod for each in rendered_with(values) for pod in pod_specs(each)]:
+        for container in containers(pod):
+            assert re.search(r"(:v?[0-9][^:/]*|@sha256:[0-9a-f]{64})$", container["image"]), container["image"]
+
+
+def test_images_by_digest_have_no_tag_and_sidecars_get_the_same() -> None:
+    objects = rendered_with(CHART / "ci" / "digests-values.yaml")
+    images = {container["image"] for each in objects for pod in pod_specs(each) for container in containers(pod)}
+    assert all(re.fullmatch(r"registry\.example\.com:5000/aerostack/[a-z-]+@sha256:[0-9a-f]{64}", each) for each in images)
+    (webhook,) = one(objects, "Deployment", "aerostack-webhook")["spec"]["template"]["spec"]["containers"]
+    assert variables(webhook)["AEROSTACK_WEBHOOK_IMAGE"] == webhook["image"]
+
+
+def test_every_container_has_requests_and_a_limit_of_memory() -> None:
+    for pod in [pod for each in rendered_with(CHART / "ci" / "default-values.yaml") for pod in pod_specs(each)]:
+        for container in containers(pod):
+            assert {"cpu", "memory"} <= container["resources"]["requests"].keys()
+            assert "memory" in container["resources"]["limits"]
+
+
+# --- Who may do what ---------------------------------------------------------------------------------------------
+
+
+def rules(objects: list[Manifest], account: str) -> list[tuple[str, tuple[str, ...], tuple[str, ...], tuple[str, ...]]]:
+    """What a service account may do: kind of the role, resources, names and verbs."""
+    found = []
+    for binding in [each for each in objects if each["kind"] in ("RoleBinding", "ClusterRoleBinding")]:
+        if account in [subject["name"] for subject in binding["subjects"]]:
+            kind, name = binding["roleRef"]["kind"], binding["roleRef"]["name"]
+            if name.startswith("system:"):
+                found.append((kind, (name,), (), ()))
+                continue
+            role = one(objects, kind, name)
+            for rule in role["rules"]:
+                names = tuple(rule.get("resourceNames", ()))
+                found.append((kind, tuple(rule["resources"]), names, tuple(rule["verbs"])))
+    return found
+
+
+def test_each_service_account_has_the_least_that_works() -> None:
+    objects = rendered_with(CHART / "ci" / "default-values.yaml")
+    change = ("get", "update")
+    assert rules(objects, "aerostack-vault") == [("ClusterRole", ("system:service-account-issuer-discovery",), (), ())]
+    assert sorted(rules(objects, "aerostack-webhook")) == [
+        ("ClusterRole", ("mutatingwebhookconfigurations",), ("aerostack-webhook",), change),
+        ("Role", ("secrets",), ("aerostack-webhook-tls",), change),
+    ]
+    kept = ("Role", ("secrets",), ("aerostack-vault-tls", "aerostack-vault-tls-ca"), change)
+    assert rules(objects, "aerostack-certificates") == [kept]
+    assert rules(objects, "aerostack-certificates-first") == [("Role", ("secrets",), (), ("create",)), kept]
+    assert rules(objects, "aerostack-admin") == []
+
+
+def test_the_account_that_may_create_secrets_lives_as_long_as_its_job() -> None:
+    for each in rendered_with(CHART / "ci" / "default-values.yaml"):
+        if each["metadata"]["name"] == "aerostack-certificates-first":
+            annotations = each["metadata"]["annotations"]
+            assert annotations["helm.sh/hook"] == "pre-install,pre-upgrade"
+            assert annotations["helm.sh/hook-delete-policy"] == "before-hook-creation,hook-succeeded"
+
+
+def test_with_cert_manager_no_pod_of_ours_may_read_a_secret() -> None:
+    objects = rendered_with(CHART / "ci" / "cert-manager-values.yaml")
+    assert not [each for each in objects if each["kind"] in ("Role", "ClusterRole", "Job", "CronJob")]
+    configuration = one(objects, "MutatingWebhookConfiguration", "aerostack-webhook")
+    assert configuration["metadata"]["annotations"] == {"cert-manager.io/inject-ca-from": "aerostack/aerostack-webhook"}
+    (uri,) = one(objects, "Certificate", "aerostack-vault")["spec"]["uris"]
+    (webhook,) = one(objects, "Deployment", "aerostack-webhook")["spec"]["template"]["spec"]["containers"]
+    assert variables(webhook)["AEROSTACK_WEBHOOK_VAULT_ID"] == uri
+
+
+def test_only_the_vault_mounts_its_key_and_the_root_key() -> None:
+    for each in rendered_with(CHART / "ci" / "default-values.yaml"):
+        for pod in pod_specs(each):
+            text = json.dumps(pod.get("volumes", []))
+            is_vault = each["kind"] == "StatefulSet"
+            assert ("tls.key" in text) == is_vault and ("aerostack-root-key" in text) == is_vault, each["metadata"]["name"]
+
+
+def test_only_pods_with_a_sidecar_reach_the_vault() -> None:
+    policy = one(rendered_with(CHART / "ci" / "default-values.yaml"), "NetworkPolicy", "aerostack-vault")["spec"]
+    assert policy["policyTypes"] == ["Ingress"]
+    (rule,) = policy["ingress"]
+    assert rule["ports"] == [{"port": "grpc", "protocol": "TCP"}]
+    sidecars, test = rule["from"]
+    assert sidecars == {"podSelector": {"matchLabels": {"aerostack.dev/injector": "true"}}, "namespaceSelector": {}}
+    assert test["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == "test" and "namespaceSelector" not in test
+
+    more = one(rendered_with(CHART / "ci" / "roles-values.yaml"), "NetworkPolicy", "team-vault-vault")["spec"]["ingress"]
+    assert more[0]["from"][0]["namespaceSelector"] == {"matchLabels": {"aerostack.dev/injection": "enabled"}}
+    assert more[0]["from"][2] == {"ipBlock": {"cidr": "10.0.0.0/24"}}
+
+
+@each_values
+def test_selectors_select_the_pods_of_their_component_alone(values: Path) -> None:
+    objects = rendered_with(values)
+    pods = {
+        each["metadata"]["name"]: each["spec"]["template"]["metadata"]["labels"]
+        for each in objects
+        if each["kind"] in ("StatefulSet", "Deployment")
+    }
+    for each in objects:
+        if each["kind"] not in ("Service", "NetworkPolicy", "PodDisruptionBudget"):
+            continue
+        spec = each["spec"]
+        selector = spec["podSelector"] if "podSelector" in spec else spec["selector"]
+        wanted = selector.get("matchLabels", selector)
+        selected = [name for name, labels in pods.items() if wanted.items() <= labels.items()]
+        assert selected == [each["metadata"]["name"].removesuffix("-headless")], each["metadata"]["name"]
+
+
+def test_an_outage_of_the_webhook_does_not_concern_pods_without_an_annotation() -> None:
+    (webhook,) = one(
+        rendered_with(CHART / "ci" / "default-values.yaml"), "MutatingWebhookConfiguration", "aerostack-webhook"
+    )["webhooks"]
+    assert webhook["failurePolicy"] == "Fail" and webhook["reinvocationPolicy"] == "IfNeeded"
+    (condition,) = webhook["matchConditions"]
+    assert 'startsWith("aerostack.dev/")' in condition["expression"]
+    (excluded,) = webhook["namespaceSelector"]["matchExpressions"]
+    assert excluded["operator"] == "NotIn" and {"kube-system", NAMESPACE} <= set(excluded["values"])
+    (container,) = one(
+        rendered_with(CHART / "ci" / "default-values.yaml"), "Deployment", "aerostack-webhook"
+    )["spec"]["template"]["spec"]["containers"]
+    assert variables(container)["AEROSTACK_WEBHOOK_EXCLUDE_NAMESPACE"].split(";") == excluded["values"]
+
+
+# --- Values ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--set", "vault.replicas=2"], "/vault/replicas"),
+        (["--set", "vault.store=etcd"], "/vault/store"),
+        (["--set", "vault.replica=1"], "replica"),
+        (["--set", "unknown=1"], "unknown"),
+        (["--set", "vault.image.tag=latest"], "/vault/image/tag"),
+        (["--set", "vault.image.digest=sha256:abc"], "/vault/image/digest"),
+        (["--set", "vault.image.repository=vault-service:1.0"], "/vault/image/repository"),
+        (["--set", "webhook.failurePolicy=Maybe"], "/webhook/failurePolicy"),
+        (["--set", "webhook.replicas=0"], "/webhook/replicas"),
+        (["--set", "roles.injectors={system:serviceaccount:shop:web}"], "/roles/injectors/0"),
+        (["--set", "roles.injectors={web=shop}"], "/roles/injectors/0"),
+        (["--set", "rootKey.type=file"], "/rootKey/type"),
+        (["--set-json", "rootKey.secrets=[]"], "/rootKey/secrets"),
+        (["--set", "certificates.mode=none"], "/certificates/mode"),
+        (["--set", "tokens.issuer=http://kubernetes"], "/tokens/issuer"),
+        (["--set", "vault.auditLog=/etc/audit.log"], "/vault/auditLog"),
+        (["--set", "certificates.mode=existing"], "certificates.existing.vaultSecret is required"),
+    ],
+    ids=lambda value: value[-1] if isinstance(value, list) else "",
+)
+def test_wrong_values_are_refused_by_name(arguments: list[str], said: str) -> None:
+    done = template(*arguments, check=False)
+    assert done.returncode != 0, "it was rendered"
+    assert said.strip("/").split("/")[-1] in done.stderr, done.stderr
+
+
+def test_every_object_of_the_schema_is_closed() -> None:
+    def visit(schema: Manifest, path: str) -> None:
+        properties = schema.get("properties")
+        if properties is None:
+            return
+        open_by_nature = path.endswith("extraEnv[]")
+        assert schema.get("additionalProperties") is False or open_by_nature, path
+        for name, each in properties.items():
+            visit(each, f"{path}.{name}")
+            visit(each.get("items", {}), f"{path}.{name}[]")
+
+    visit(json.loads((CHART / "values.schema.json").read_text()), "")
+
+
+def test_every_value_is_in_the_schema_and_nothing_else() -> None:
+    def compare(values: Manifest, schema: Manifest, path: str) -> None:
+        properties = schema.get("properties")
+        if properties is None:
+            return
+        assert values.keys() == properties.keys() - {"global"}, path
+        for name, value in values.items():
+            if isinstance(value, dict) and value:
+                compare(value, properties[name], f"{path}.{name}")
+
+    compare(yaml.safe_load((CHART / "values.yaml").read_text()), json.loads((CHART / "values.schema.json").read_text()), "")
+
+
+def test_the_keys_of_the_root_are_mounted_in_their_order() -> None:
+    statefulset = one(rendered_with(CHART / "ci" / "roles-values.yaml"), "StatefulSet", "team-vault-vault")
+    pod = statefulset["spec"]["template"]["spec"]
+    files = variables(pod["containers"][0])["AEROSTACK_VAULT_ROOT_KEY_FILE"].split(";")
+    (volume,) = [each for each in pod["volumes"] if each["name"] == "root-key"]
+    sources = [each["secret"] for each in volume["projected"]["sources"]]
+    assert [each["name"] for each in sources] == ["key-2027", "key-2026"]
+    assert files == [f"/etc/aerostack/root-key/{each['items'][0]['path']}" for each in sources]
+
+
+# --- The plain manifests -----------------------------------------------------------------------------------------
+
+
+def test_the_plain_manifests_are_what_the_chart_renders() -> None:
+    done = subprocess.run([sys.executable, PLAIN / "generate", "--check"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_plain_manifests_need_no_helm_and_have_no_secret() -> None:
+    for name, each in applied():
+        assert "helm" not in json.dumps(each).lower(), name
+        assert each["kind"] != "Secret" or not each.get("data"), name
+
+
+def test_kubectl_accepts_every_manifest(cluster: Cluster, tmp_path: Path) -> None:
+    for values in VALUES:
+        file = tmp_path / values.name
+        file.write_text(template("--values", str(values)).stdout)
+        made = cluster.run("kubectl", "apply", "--dry-run=client", "--validate=false", "--output=name", f"--filename={file}")
+        assert len(made.stdout.splitlines()) == len(rendered_with(values))
+    applied_as_plain = cluster.run("kubectl", "apply", "--validate=false", "--kustomize", str(PLAIN)).stdout
+    assert "statefulset.apps/aerostack-vault created" in applied_as_plain
+    assert "mutatingwebhookconfiguration" in applied_as_plain
+
+
+# --- The life of a release ---------------------------------------------------------------------------------------
+
+
+def test_the_root_key_is_made_once_and_survives_everything(cluster: Cluster) -> None:
+    cluster.install()
+    key = cluster.root_key()
+    assert cluster.api.of("Secret")["aerostack-root-key"]["immutable"] is True
+
+    cluster.upgrade("--set", "vault.log=debug")
+    assert cluster.root_key() == key
+    cluster.upgrade("--set", "rootKey.generate=false")
+    assert cluster.root_key() == key
+    cluster.upgrade()
+    assert cluster.root_key() == key
+    cluster.helm("rollback", "1")
+    assert cluster.root_key() == key
+
+    told = cluster.helm("uninstall").stdout
+    assert "[Secret] aerostack-root-key" in told
+    assert list(cluster.api.of("Secret")) == ["aerostack-root-key"]
+    assert not cluster.api.of("StatefulSet")
+    cluster.install()
+    assert cluster.root_key() == key
+
+
+def test_a_tool_that_renders_without_a_cluster_cannot_replace_the_root_key(cluster: Cluster, tmp_path: Path) -> None:
+    cluster.install()
+    key = cluster.root_key()
+    file = tmp_path / "rendered.yaml"
+    file.write_text(template().stdout)
+    apply = ["kubectl", "apply", "--validate=false", f"--filename={file}"]
+    done = cluster.run(*apply, check=False)
+    assert done.returncode != 0 and "immutable" in done.stderr, done.stderr
+    assert cluster.root_key() == key
+
+
+def test_a_secret_that_somebody_else_made_is_not_taken(cluster: Cluster) -> None:
+    cluster.run("kubectl", "create", "namespace", NAMESPACE)
+    cluster.api.put(
+        {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": "aerostack-root-key", "namespace": NAMESPACE},
+            "data": {"root.key": "bWluZQ=="},
+        }
+    )
+    done = cluster.install(check=False)
+    assert done.returncode != 0 and "aerostack-root-key" in done.stderr, done.stderr
+    cluster.install("--set", "rootKey.generate=false", "--replace")
+    assert cluster.root_key() == {"root.key": "bWluZQ=="}
+
+
+def test_what_the_webhook_and_the_job_wrote_survives_an_upgrade(cluster: Cluster) -> None:
+    cluster.install()
+    secret = cluster.api.of("Secret")["aerostack-webhook-tls"]
+    cluster.api.put({**secret, "data": {"tls.crt": "Y2VydA=="}})
+    configuration = cluster.api.of("MutatingWebhookConfiguration")["aerostack-webhook"]
+    assert "caBundle" not in configuration["webhooks"][0]["clientConfig"]
+    cluster.upgrade("--set", "webhook.replicas=3")
+    assert cluster.api.of("Secret")["aerostack-webhook-tls"]["data"] == {"tls.crt": "Y2VydA=="}
+
+
+def test_an_upgrade_changes_nothing_that_kubernetes_does_not_let_change(cluster: Cluster) -> None:
+    """The selector, the name of the service and the claims of a StatefulSet, with everything that may differ between releases."""
+    cluster.install()
+    before = cluster.api.of("StatefulSet")["aerostack-vault"]["spec"]
+    cluster.upgrade("--values", str(CHART / "ci" / "scheduling-values.yaml"))
+    after = cluster.api.of("StatefulSet")["aerostack-vault"]["spec"]
+    assert after["template"] != before["template"]
+    for fixed in ("selector", "serviceName", "volumeClaimTemplates", "podManagementPolicy"):
+        assert after[fixed] == before[fixed], fixed
+
+
+def test_helm_runs_the_job_before_the_vault_exists_and_removes_its_rights(cluster: Cluster) -> None:
+    cluster.install()
+    made = [path.rpartition("/")[2] for method, path in cluster.api.requests if method == "PATCH"]
+    assert made.index("aerostack-certificates-first") < made.index("aerostack-vault")
+    for kind in ("Job", "Role", "RoleBinding", "ServiceAccount"):
+        assert "aerostack-certificates-first" not in cluster.api.of(kind), kind
+
+
+def test_helm_test_asks_the_vault_as_an_administrator(cluster: Cluster) -> None:
+    cluster.install()
+    assert "Phase:          Succeeded" in cluster.helm("test").stdout
+    pod = cluster.api.of("Pod")["aerostack-test"]
+    assert pod["spec"]["serviceAccountName"] == "aerostack-admin"
+
+
+# --- Monitoring --------------------------------------------------------------------------------------------------
+
+
+def documented_metrics() -> set[str]:
+    return set(re.findall(r"^\| `([a-z_]+)` \|", (REPOSITORY / "docs" / "metrics.md").read_text(), re.MULTILINE))
+
+
+def used_metrics(expression: str) -> set[str]:
+    names = re.findall(r"\b(?:aerostack|grpc_server|process)_[a-z_]+", expression)
+    return {re.sub(r"_(bucket|count|sum)$", "", name) for name in names}
+
+
+def test_every_alert_and_every_panel_uses_metrics_that_exist() -> None:
+    objects = rendered_with(CHART / "ci" / "monitoring-values.yaml")
+    (rule_group,) = one(objects, "PrometheusRule", "aerostack")["spec"]["groups"]
+    expressions = [rule["expr"] for rule in rule_group["rules"]]
+    dashboard = json.loads(one(objects, "ConfigMap", "aerostack-dashboard")["data"]["aerostack.json"])
+    panels = [panel for panel in dashboard["panels"] if panel["type"] != "row"]
+    expressions += [target["expr"] for panel in panels for target in panel["targets"]]
+    expressions += [each["query"]["query"] for each in dashboard["templating"]["list"] if each["type"] == "query"]
+    assert len(panels) > 15
+    for expression in expressions:
+        assert used_metrics(expression) and used_metrics(expression) <= documented_metrics(), expression
+        assert expression.count("(") == expression.count(")"), expression
+
+
+def test_panels_do_not_overlap() -> None:
+    dashboard = json.loads((CHART / "files" / "dashboard.json").read_text())
+    cells = [
+        (x, y)
+        for panel in dashboard["panels"]
+        for x in range(panel["gridPos"]["x"], panel["gridPos"]["x"] + panel["gridPos"]["w"])
+        for y in range(panel["gridPos"]["y"], panel["gridPos"]["y"] + panel["gridPos"]["h"])
+    ]
+    assert len(set(cells)) == len(cells) and max(x for x, _ in cells) < 24
+
+
+def test_the_alerts_of_metrics_md_are_in_the_chart() -> None:
+    (group,) = yaml.safe_load((CHART / "files" / "alerts.yaml").read_text())["groups"]
+    names = {rule["alert"] for rule in group["rules"]}
+    listed = re.findall(r"- alert: (\w+)", (REPOSITORY / "docs" / "metrics.md").read_text())
+    assert listed and {f"Aerostack{name.removeprefix('Aerostack')}" for name in listed} <= names
+    for rule in group["rules"]:
+        assert rule["labels"]["severity"] in ("critical", "warning") and rule["annotations"]["summary"]
