@@ -1,12 +1,14 @@
 """A stand-in for the API server of a cluster, on loopback and in memory, for helm and kubectl as clients: discovery, objects by
 name, lists by label, the kinds of patches that both clients send, and tokens of service accounts. Jobs and pods are complete as
-soon as they are created, workloads are ready, and an immutable Secret is immutable. Nothing is validated, defaulted or run."""
+soon as they are created, workloads are ready, and an immutable Secret is immutable. Nothing is validated, defaulted or run. With
+`ServiceAccounts` it serves pods, too: over TLS, to whoever has a token, as far as roles permit."""
 
 from __future__ import annotations
 
 import copy
 import json
 import re
+import ssl
 import threading
 import time
 from dataclasses import dataclass
@@ -18,6 +20,7 @@ from urllib.parse import parse_qs, urlsplit
 import yaml
 
 from kubernetes_protobuf import MAGIC, decoded
+from service_accounts import ServiceAccounts, is_allowed, reads_keys
 
 # Kinds by group and version, with the plural of each and whether it is of a namespace.
 RESOURCES: dict[str, dict[str, tuple[str, bool]]] = {
@@ -55,6 +58,9 @@ PATH = re.compile(
     r"(?:/namespaces/(?P<namespace>[^/]+)(?=/))?(?:/(?P<plural>[a-z]+)(?:/(?P<name>[^/]+)(?:/(?P<sub>[a-z]+))?)?)?$"
 )
 WATCH_SECONDS = 30
+# The token of the user of the kubeconfig, who may do everything.
+USER_TOKEN = "test"
+VERBS = {"GET": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 
 class Refusal(Exception):
     def __init__(self, code: int, reason: str, message: str) -> None:
@@ -109,7 +115,13 @@ class Selector:
 class ApiServer:
     """The objects by group and version, plural, namespace and name. `requests` has the method and path of every change."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        address: str = "127.0.0.1",
+        tls: ssl.SSLContext | None = None,
+        accounts: ServiceAccounts | None = None,
+    ) -> None:
+        self.accounts = accounts
         self.objects: dict[tuple[str, str, str, str], dict[str, Any]] = {}
         self.requests: list[tuple[str, str]] = []
         self.closed = False
@@ -122,9 +134,13 @@ class ApiServer:
         class Handler(_Handler):
             server_of_objects = api
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = ThreadingHTTPServer((address, 0), Handler)
         self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        if tls:
+            # The handshake belongs to the thread of the connection.
+            self._server.socket = tls.wrap_socket(self._server.socket, True, do_handshake_on_connect=False)
+        self.address, self.port = address, self._server.server_address[1]
+        self.url = f"{'https' if tls else 'http'}://{address}:{self.port}"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     def close(self) -> None:
@@ -137,8 +153,9 @@ class ApiServer:
     def kubeconfig(self) -> str:
         context = {"name": "test", "context": {"cluster": "test", "user": "test", "namespace": "default"}}
         config = {"apiVersion": "v1", "kind": "Config", "current-context": "test", "contexts": [context]}
-        config["clusters"] = [{"name": "test", "cluster": {"server": self.url}}]
-        config["users"] = [{"name": "test", "user": {"token": "test"}}]
+        verify = {"insecure-skip-tls-verify": True} if self.url.startswith("https") else {}
+        config["clusters"] = [{"name": "test", "cluster": {"server": self.url, **verify}}]
+        config["users"] = [{"name": "test", "user": {"token": USER_TOKEN}}]
         return json.dumps(config)
 
     def of(self, kind: str) -> dict[str, dict[str, Any]]:
@@ -239,6 +256,9 @@ class _Handler(BaseHTTPRequestHandler):
             return self.answer(200, {"paths": paths})
         if url.path.startswith("/openapi/v3/"):
             return self.answer(200, _openapi(url.path.removeprefix("/openapi/v3/")))
+        if url.path == "/openid/v1/jwks" and self.server_of_objects.accounts:
+            self.authorize("get", "", "", "", "")
+            return self.answer(200, self.server_of_objects.accounts.key_set())
         found = PATH.match(url.path)
         version = found and (found["core"] or found["group"])
         if not found or version not in RESOURCES:
@@ -252,12 +272,27 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command != "GET":
             self.server_of_objects.requests.append((self.command, url.path))
         namespace = (found["namespace"] or "") if names[found["plural"]] else ""
+        self.authorize(VERBS[self.command], version.rpartition("/")[0], found["plural"], namespace, found["name"] or "")
         self.object((version, found["plural"], namespace, found["name"] or ""), found["sub"] or "", query, body)
+
+    def authorize(self, verb: str, group: str, resource: str, namespace: str, name: str) -> None:
+        """Lets the user of the kubeconfig do everything, and an account what its roles permit. No resource: the keys of tokens."""
+        api = self.server_of_objects
+        token = self.headers.get("Authorization", "").removeprefix("Bearer ")
+        if api.accounts is None or token == USER_TOKEN:
+            return
+        account = api.accounts.account(token)
+        if account is None:
+            raise Refusal(401, "Unauthorized", "Unauthorized")
+        objects = list(api.objects.values())
+        allowed = is_allowed(objects, account, verb, group, resource, namespace, name)
+        if not (allowed if resource else reads_keys(objects, account)):
+            raise Refusal(403, "Forbidden", f"{':'.join(account)} may not {verb} {resource or 'the keys'} {name}")
 
     def object(self, key: tuple[str, str, str, str], sub: str, query: dict[str, str], body: bytes) -> None:
         api = self.server_of_objects
         if sub == "token":
-            return self.answer(201, _token_request(key, parsed(body)))
+            return self.answer(201, _token_request(api.accounts, key, parsed(body)))
         if self.command == "GET" and not key[3]:
             selector = Selector.of(key, query)
             return self.watch(selector, query) if query.get("watch") in ("1", "true") else self.list(selector)
@@ -355,8 +390,13 @@ def _resource(kind: str, plural: str, namespaced: bool) -> dict[str, Any]:
     verbs = ["create", "delete", "get", "list", "patch", "update", "watch"]
     return {"name": plural, "singularName": kind.lower(), "namespaced": namespaced, "kind": kind, "verbs": verbs}
 
-def _token_request(key: tuple[str, str, str, str], request: dict[str, Any]) -> dict[str, Any]:
-    """The token says what was asked for; nobody verifies it."""
+def _token_request(
+    accounts: ServiceAccounts | None, key: tuple[str, str, str, str], request: dict[str, Any]
+) -> dict[str, Any]:
+    """Without `accounts`, the token only says what was asked for."""
     spec = request.get("spec", {})
+    if accounts:
+        signed = accounts.token(key[2], key[3], spec["audiences"][0], spec.get("expirationSeconds") or 3600)
+        return {**request, "status": {"token": signed, "expirationTimestamp": "2027-01-01T01:00:00Z"}}
     token = f"{key[2]}:{key[3]}:{','.join(spec.get('audiences') or [])}:{spec.get('expirationSeconds')}"
     return {**request, "status": {"token": token, "expirationTimestamp": "2027-01-01T01:00:00Z"}}
