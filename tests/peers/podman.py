@@ -81,7 +81,9 @@ class Podman:
         address = f"{self.prefix}.{number}"
         file = PODMAN / f"{pod['metadata']['name']}.json"
         file.write_text(json.dumps(pod))
-        self.run("kube", "play", "--quiet", f"--network={NETWORK}", f"--ip={address}", str(file))
+        # Of a pod that takes the address of an earlier one, the neighbours know the hardware address already.
+        hardware = f"--mac-address=0a:58:00:00:00:{number:02x}"
+        self.run("kube", "play", "--quiet", f"--network={NETWORK}", f"--ip={address}", hardware, str(file))
         return address
 
     def container(self, name: str) -> dict[str, Any]:
