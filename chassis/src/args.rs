@@ -9,6 +9,7 @@ use clap::{Args, Command};
 
 use crate::{
     authz::{Binding, Role},
+    jwt::{IssuerSetting, Issuers},
     keepalive::{Ping, TcpTimeout},
     settings::{Problems, path},
     signal::Hangup,
@@ -35,7 +36,7 @@ pub struct TlsArgs {
     /// Its private key, PEM
     #[arg(long, value_name = "FILE")]
     pub tls_key: Option<PathBuf>,
-    /// CAs that issue the certificates of clients, PEM
+    /// CAs that issue the certificates of clients, PEM; optional with --jwt-issuer
     #[arg(long, value_name = "FILE")]
     pub client_ca: Option<PathBuf>,
 }
@@ -49,15 +50,45 @@ impl TlsArgs {
         )
     }
 
-    /// Reads the CAs of clients, and returns the TLS configuration of a server with this `identity` on `listen`.
+    /// Reads the CAs of clients, and returns the TLS configuration of a server with this `identity` on `listen`. The CAs may
+    /// be missing when clients can have tokens of `issuers`.
     pub fn server_config(
         &self,
         problems: &mut Problems,
         identity: Option<Identity>,
         listen: Option<SocketAddr>,
+        issuers: &Issuers,
     ) -> Option<Arc<rustls::ServerConfig>> {
-        let clients = problems.authorities("--client-ca", path(&self.client_ca), listen);
-        problems.take("--tls-cert", tls::grpc_server(identity?, &clients?))
+        let clients = match path(&self.client_ca) {
+            None if !issuers.is_empty() => None,
+            ca => Some(problems.authorities("--client-ca", ca, listen)?),
+        };
+        problems.take("--tls-cert", tls::grpc_server(identity?, clients.as_ref()))
+    }
+}
+
+/// The issuers whose JSON Web Tokens (RFC 7519) identify clients.
+#[derive(Debug, Clone, Default, Args)]
+pub struct JwtArgs {
+    /// An issuer whose JSON Web Tokens identify clients: URL=AUDIENCE[,name=NAME][,jwks=FILE|URL][,ca=FILE][,token=FILE]
+    ///
+    /// A client sends its token as metadata `authorization: Bearer TOKEN`, and then only the token counts. Its principal is
+    /// jwt:URL#SUBJECT. For the issuer with name=kubernetes, system:serviceaccount:NAMESPACE:NAME is short for the principal
+    /// of that service account. Without jwks=, the key set comes from OpenID Connect discovery. ca= has the CAs of the URL in
+    /// PEM, and token= a bearer token for reading the key set.
+    #[arg(long, value_delimiter = ';', value_name = "ISSUER")]
+    pub jwt_issuer: Vec<String>,
+}
+
+impl JwtArgs {
+    /// Reads the settings of all issuers. Returns no issuers when none is given.
+    pub fn check(&self, problems: &mut Problems) -> Option<Issuers> {
+        const SETTING: &str = "--jwt-issuer";
+        let texts = self.jwt_issuer.iter().filter(|text| !text.is_empty());
+        let settings: Option<Vec<_>> = texts
+            .map(|text| problems.take(SETTING, IssuerSetting::parse(text)))
+            .collect();
+        problems.take(SETTING, Issuers::new(settings?))
     }
 }
 
@@ -78,11 +109,11 @@ pub struct RoleArgs {
 }
 
 impl RoleArgs {
-    /// Reads the bindings of all three roles.
-    pub fn check(&self, problems: &mut Problems) -> Vec<Binding> {
-        let mut bindings = problems.bindings("--admin", Role::Admin, &self.admin);
-        bindings.extend(problems.bindings("--editor", Role::Editor, &self.editor));
-        bindings.extend(problems.bindings("--viewer", Role::Viewer, &self.viewer));
+    /// Reads the bindings of all three roles. `issuers` gives principals their short forms.
+    pub fn check(&self, problems: &mut Problems, issuers: &Issuers) -> Vec<Binding> {
+        let mut bindings = problems.bindings("--admin", Role::Admin, &self.admin, issuers);
+        bindings.extend(problems.bindings("--editor", Role::Editor, &self.editor, issuers));
+        bindings.extend(problems.bindings("--viewer", Role::Viewer, &self.viewer, issuers));
         bindings
     }
 }

@@ -122,13 +122,23 @@ impl Slots {
 
     /// Returns a slot for a connection of `holder` when a slot is free or another connection can be evicted.
     pub fn try_take(&self, holder: &Holder) -> Option<Slot> {
+        self.try_take_with(holder, CancellationToken::new())
+    }
+
+    /// Returns a slot for the connection that has `slot`, whose client turned out to be `holder`. The eviction of either slot
+    /// closes the connection.
+    pub(crate) fn try_take_over(&self, holder: &Holder, slot: &Slot) -> Option<Slot> {
+        self.try_take_with(holder, slot.evictor())
+    }
+
+    fn try_take_with(&self, holder: &Holder, evicted: CancellationToken) -> Option<Slot> {
         let shared = &self.0;
         let mut table = shared.table();
         if table.taken >= shared.limit {
             let (victim, rank) = table.victim(shared.eviction, holder)?;
             table.evict(shared, &victim, rank);
         }
-        Some(table.add(shared, holder))
+        Some(table.add(shared, holder, evicted))
     }
 
     /// Evicts the oldest connection that never carried a call, of the holder with the most slots. A connection that is kept
@@ -158,11 +168,11 @@ impl SharedSlots {
 }
 
 impl SlotTable {
-    fn add(&mut self, shared: &Arc<SharedSlots>, holder: &Holder) -> Slot {
+    fn add(&mut self, shared: &Arc<SharedSlots>, holder: &Holder, evicted: CancellationToken) -> Slot {
         let (id, state) = (
             self.next_id,
             Arc::new(SlotState {
-                evicted: CancellationToken::new(),
+                evicted,
                 has_called: AtomicBool::new(false),
                 calls: AtomicUsize::new(1),
             }),

@@ -193,9 +193,12 @@ fn is_development(der: &[u8]) -> bool {
 }
 
 /// Returns the configuration of a gRPC listener. Clients may come without a certificate, because health checks accept
-/// anyone, but a certificate that a client presents must verify.
-pub fn grpc_server(identity: Identity, clients: &Authorities) -> Result<Arc<ServerConfig>, TlsError> {
-    let verifier = client_verifier(clients, ClientCertVerifierBuilder::allow_unauthenticated)?;
+/// anyone, but a certificate that a client presents must verify. Without `clients`, no client is asked for a certificate.
+pub fn grpc_server(identity: Identity, clients: Option<&Authorities>) -> Result<Arc<ServerConfig>, TlsError> {
+    let verifier = match clients {
+        Some(clients) => client_verifier(clients, ClientCertVerifierBuilder::allow_unauthenticated)?,
+        None => WebPkiClientVerifier::no_client_auth(),
+    };
     server_of_clients(identity, verifier, b"h2")
 }
 
@@ -255,10 +258,10 @@ fn without_resumption(mut config: ServerConfig) -> ServerConfig {
     config
 }
 
-/// Returns the configuration of a client that presents `identity` and accepts only a server whose certificate names
-/// `peer`.
+/// Returns the configuration of a client that presents `identity`, if it has one, and accepts only a server whose certificate
+/// names `peer`.
 pub fn grpc_client(
-    identity: Identity,
+    identity: Option<Identity>,
     servers: &Authorities,
     peer: Principal,
 ) -> Result<Arc<ClientConfig>, TlsError> {
@@ -270,9 +273,12 @@ pub fn grpc_client(
     client(identity, verifier)
 }
 
-/// Returns the configuration of a client that presents `identity` and accepts every server whose certificate names the
-/// host that is dialled.
-pub fn grpc_client_by_host(identity: Identity, servers: &Authorities) -> Result<Arc<ClientConfig>, TlsError> {
+/// Returns the configuration of a client that presents `identity`, if it has one, and accepts every server whose certificate
+/// names the host that is dialled.
+pub fn grpc_client_by_host(
+    identity: Option<Identity>,
+    servers: &Authorities,
+) -> Result<Arc<ClientConfig>, TlsError> {
     client(identity, host_verifier(servers)?)
 }
 
@@ -285,17 +291,24 @@ fn host_verifier(servers: &Authorities) -> Result<Arc<WebPkiServerVerifier>, Tls
         })
 }
 
-fn client(identity: Identity, verifier: Arc<dyn ServerCertVerifier>) -> Result<Arc<ClientConfig>, TlsError> {
-    let unusable = identity.unusable();
-    let mut config = ClientConfig::builder_with_provider(provider())
+fn client(
+    identity: Option<Identity>,
+    verifier: Arc<dyn ServerCertVerifier>,
+) -> Result<Arc<ClientConfig>, TlsError> {
+    let config = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
-        .and_then(|config| {
+        .expect("the provider has cipher suites of TLS 1.3")
+        .dangerous()
+        .with_custom_certificate_verifier(verifier);
+    let mut config = match identity {
+        Some(identity) => {
+            let unusable = identity.unusable();
             config
-                .dangerous()
-                .with_custom_certificate_verifier(verifier)
                 .with_client_auth_cert(identity.chain, identity.key)
-        })
-        .map_err(unusable)?;
+                .map_err(unusable)?
+        }
+        None => config.with_no_client_auth(),
+    };
     config.alpn_protocols = vec![b"h2".to_vec()];
     config.resumption = Resumption::disabled();
     Ok(Arc::new(config))

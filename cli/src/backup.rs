@@ -1,11 +1,12 @@
 //! Backups of the whole vault, as the command line and the console make and restore them.
 
+use chassis::service_channel::ServiceChannel;
 use proto::vault::v1::{
     ExportBackupRequest, ExportBackupResponse, RestoreBackupRequest,
     backup_service_client::BackupServiceClient,
 };
 use tokio_stream::Stream;
-use tonic::{Streaming, transport::Channel};
+use tonic::Streaming;
 
 use crate::{connect::Remote, failure::Failure, model::RestoredBackup};
 
@@ -15,7 +16,7 @@ pub(crate) const CHUNK: usize = 128 * 1024;
 pub(crate) const KEEP_THE_ROOT_KEY: &str =
     "The backup is useless without the vault's root key: keep a copy of the key in another place";
 
-fn client(vault: &Remote) -> BackupServiceClient<Channel> {
+fn client(vault: &Remote) -> BackupServiceClient<ServiceChannel> {
     BackupServiceClient::new(vault.channel.clone())
 }
 

@@ -197,7 +197,7 @@ fn hint_for(reason: Reason) -> Option<&'static str> {
         Reason::RegistryReadOnly => {
             "the injector's operator changes the servers in the file of its setting --servers, or where the file comes from"
         }
-        Reason::Unauthenticated => "give a client certificate: --cert and --key, or --dir",
+        Reason::Unauthenticated => "give a client certificate (--cert and --key, or --dir), or a token that is valid now (--token-file)",
         Reason::PermissionDenied => {
             "the operator of the service grants roles to identities with its settings --admin, --editor and --viewer"
         }
@@ -206,7 +206,11 @@ fn hint_for(reason: Reason) -> Option<&'static str> {
         Reason::KeyNotLoaded => {
             "restart the vault with the root key that is needed too, as a further --root-key-file"
         }
-        Reason::VaultUnavailable | Reason::StorageUnavailable | Reason::ShuttingDown | Reason::Overloaded => {
+        Reason::VaultUnavailable
+        | Reason::StorageUnavailable
+        | Reason::ShuttingDown
+        | Reason::Overloaded
+        | Reason::TokenKeysUnavailable => {
             "try again; `aerostack status` shows the state of both services"
         }
         _ => return None,

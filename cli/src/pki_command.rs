@@ -71,7 +71,7 @@ pub enum Holder {
 fn spiffe_id(text: &str) -> Result<String, PrincipalError> {
     match Principal::parse(text)? {
         Principal::Spiffe(id) => Ok(id.to_string()),
-        Principal::Dns(_) => Err(PrincipalError::Spiffe),
+        Principal::Dns(_) | Principal::Jwt(_) | Principal::Token(_) => Err(PrincipalError::Spiffe),
     }
 }
 

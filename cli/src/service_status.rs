@@ -9,6 +9,7 @@ use chassis::{
     caller::Peer,
     health::READINESS,
     healthcheck::{self, NotReady},
+    jwt::ClaimedIdentity,
     telemetry::ms,
 };
 use http::{Request, Response, StatusCode};
@@ -234,7 +235,7 @@ fn is_injector<B>(answer: &Response<B>) -> bool {
     answer.status() == StatusCode::OK && answer.headers().contains_key("x-aerostack-call-id")
 }
 
-/// Returns the principal and the expiry of the client's certificate, as the report prints them.
+/// Returns the principal and the expiry of the client's certificate or token, as the report prints them.
 fn client_identity(connection: &Connection) -> Option<ClientIdentity> {
     match client_peer(connection)? {
         Peer::Known { principal, not_after } => Some(ClientIdentity {
@@ -245,8 +246,11 @@ fn client_identity(connection: &Connection) -> Option<ClientIdentity> {
     }
 }
 
-/// Returns the identity in the client's certificate.
+/// Returns the identity in the client's token, or else in its certificate.
 pub(crate) fn client_peer(connection: &Connection) -> Option<Peer> {
+    if let Some(ClaimedIdentity { principal, not_after }) = connection.token_identity() {
+        return Some(Peer::Known { principal, not_after });
+    }
     let certificate = CertificateDer::from_pem_file(connection.cert()?).ok()?;
     Some(Peer::of_verified(Some(&[certificate])))
 }

@@ -3,10 +3,11 @@
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use chassis::{
-    args::{ProcessArgs, RoleArgs, TlsArgs},
+    args::{JwtArgs, ProcessArgs, RoleArgs, TlsArgs},
     authz::Policy,
     channel::ServiceAddress,
     expiry::OwnCertificates,
+    jwt::{Issuers, TokenFile},
     settings::{self, Problems},
     telemetry::chain,
     tls,
@@ -18,7 +19,7 @@ use crate::{
     catalog::Catalog,
     limits::{LimitSettings, Limits},
     proxy::{Hosts, ListenerRoute},
-    resolve::Identities,
+    resolve::{InjectorIdentity, VaultCredentials},
     upstream,
 };
 
@@ -83,14 +84,21 @@ pub struct Settings {
     /// The principal that the vault's certificate names: spiffe://… or dns:NAME
     #[arg(long, value_name = "PRINCIPAL")]
     pub vault_id: Option<String>,
-    /// Certificate chain that the vault knows this injector by, PEM
+    /// Certificate chain that the vault knows this injector by, PEM; optional with --vault-token-file
     #[arg(long, value_name = "FILE")]
     pub vault_cert: Option<PathBuf>,
     /// Its private key, PEM
     #[arg(long, value_name = "FILE")]
     pub vault_key: Option<PathBuf>,
+    /// File with the JSON Web Token that the vault knows this injector by; read again when it is renewed
+    ///
+    /// The vault needs a --jwt-issuer for the token's issuer. With a token, the certificate of --vault-cert does not count.
+    #[arg(long, value_name = "FILE")]
+    pub vault_token_file: Option<PathBuf>,
     #[command(flatten)]
     pub tls: TlsArgs,
+    #[command(flatten)]
+    pub jwt: JwtArgs,
     #[command(flatten)]
     pub roles: RoleArgs,
     /// Certificate chain of the data plane, PEM; without it the data plane is cleartext
@@ -136,11 +144,13 @@ pub struct Config {
     pub catalog: Option<Catalog>,
     pub vault: ServiceAddress,
     pub vault_tls: Arc<rustls::ClientConfig>,
-    pub vault_identities: Identities,
+    pub vault_credentials: VaultCredentials,
     /// The certificates that this injector presents, for the metrics of their expiry.
     pub certificates: OwnCertificates,
     /// TLS of the gRPC listener.
     pub tls: Arc<rustls::ServerConfig>,
+    /// The issuers whose tokens identify clients.
+    pub issuers: Issuers,
     pub policy: Arc<Policy>,
     /// TLS of the data plane; `None` for cleartext.
     pub data_plane_tls: Option<Arc<rustls::ServerConfig>>,
@@ -171,8 +181,9 @@ impl Settings {
         let vault = p.parse("--vault", &self.vault);
         let vault_tls = self.vault_tls(p);
         let identity = self.tls.identity(p);
-        let tls = self.tls.server_config(p, identity, listen);
-        let bindings = self.roles.check(p);
+        let issuers = self.jwt.check(p).unwrap_or_default();
+        let tls = self.tls.server_config(p, identity, listen, &issuers);
+        let bindings = self.roles.check(p, &issuers);
         let policy = p.policy("--admin", bindings);
         let data_plane_tls = self.data_plane_tls(p, data_plane_listen, &listen_server);
         let hosts = self.hosts(p, matches!(data_plane_tls, Some(Some(_))));
@@ -181,7 +192,7 @@ impl Settings {
         let shutdown_grace = self.process.shutdown_grace(p);
         let certificates = problems.own_certificates();
         let config = (|| {
-            let (vault_tls, vault_identities) = vault_tls?;
+            let (vault_tls, vault_credentials) = vault_tls?;
             Some(Config {
                 listen: listen?,
                 data_plane_listen: data_plane_listen?,
@@ -191,9 +202,10 @@ impl Settings {
                 catalog,
                 vault: vault?,
                 vault_tls,
-                vault_identities,
+                vault_credentials,
                 certificates,
                 tls: tls?,
+                issuers,
                 policy: Arc::new(policy?),
                 data_plane_tls: data_plane_tls?,
                 hosts: hosts?,
@@ -242,21 +254,37 @@ impl Settings {
         problems.take("--upstream-ca", upstream::tls::trusted_roots(&files))
     }
 
-    fn vault_tls(&self, problems: &mut Problems) -> Option<(Arc<rustls::ClientConfig>, Identities)> {
+    fn vault_tls(&self, problems: &mut Problems) -> Option<(Arc<rustls::ClientConfig>, VaultCredentials)> {
         let authorities = problems.authorities("--vault-ca", settings::path(&self.vault_ca), None);
         let id = problems.required("--vault-id", self.vault_id.as_deref());
         let vault = id.and_then(|id| problems.take("--vault-id", Principal::parse(id)));
-        let identity = problems.identity(
-            ("--vault-cert", settings::path(&self.vault_cert)),
-            ("--vault-key", settings::path(&self.vault_key)),
-        )?;
-        let injector = problems.principal("--vault-cert", &identity);
-        let (vault, injector) = (vault?, injector?);
+        let (identity, injector) = self.own_identity(problems)?;
+        let vault = vault?;
         let tls = tls::grpc_client(identity, &authorities?, vault.clone());
         Some((
             problems.take("--vault-cert", tls)?,
-            Identities { vault, injector },
+            VaultCredentials { vault, injector },
         ))
+    }
+
+    /// Reads the certificate that this injector presents to the vault, and the identity by which the vault knows it. The
+    /// certificate may be missing when there is a token.
+    fn own_identity(&self, problems: &mut Problems) -> Option<(Option<tls::Identity>, InjectorIdentity)> {
+        let (cert, key) = (settings::path(&self.vault_cert), settings::path(&self.vault_key));
+        let token = settings::path(&self.vault_token_file).map(TokenFile::open);
+        let identity = match (&token, cert, key) {
+            (Some(_), None, None) => None,
+            _ => Some(problems.identity(("--vault-cert", cert), ("--vault-key", key))?),
+        };
+        let injector = match (token, &identity) {
+            (Some(token), _) => InjectorIdentity::Token(token),
+            (None, Some(identity)) => {
+                InjectorIdentity::Certificate(problems.principal("--vault-cert", identity)?)
+            }
+            // `Problems::identity` has named the missing files.
+            (None, None) => return None,
+        };
+        Some((identity, injector))
     }
 
     /// Returns the TLS of the data plane. Cleartext is refused for addresses that other machines can reach, unless

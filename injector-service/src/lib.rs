@@ -37,6 +37,7 @@ use chassis::{
     expiry::OwnCertificates,
     grpc,
     health::GrpcHealth,
+    jwt::TokenExpiry,
     listen, probe, process_metrics,
     rpc_metrics::RpcMetrics,
     signal::ServiceSignals,
@@ -109,10 +110,10 @@ pub async fn run(config: Config, listeners: Listeners, signals: ServiceSignals) 
     let mut metrics_registry = MetricsRegistry::default();
     let metrics = register_metrics(&mut metrics_registry, &config, &registry);
     let rpc_metrics = RpcMetrics::register(&mut metrics_registry, &authz::TABLE);
-    let condition = VaultCondition::new(&config.vault, &config.vault_identities);
+    let condition = VaultCondition::new(&config.vault, &config.vault_credentials);
     let new_resolver = |_| {
         Resolver::new(
-            config.vault_identities.clone(),
+            config.vault_credentials.clone(),
             config.limits.vault_timeout,
             config.require_all_secrets,
             metrics.decrypt_seconds.clone(),
@@ -125,6 +126,11 @@ pub async fn run(config: Config, listeners: Listeners, signals: ServiceSignals) 
     };
 
     spawn_until(&shutdown, config.certificates.clone().watch());
+    spawn_until(&shutdown, config.issuers.clone().keep_fresh());
+    if let Some(file) = config.vault_credentials.token_file() {
+        // The last calls after the shutdown still need the token.
+        spawn_until(&after_calls, file.clone().watch());
+    }
     spawn_until(
         &shutdown,
         reload_files(registry.clone(), config.catalog.clone(), reload),
@@ -170,6 +176,7 @@ pub async fn run(config: Config, listeners: Listeners, signals: ServiceSignals) 
         config.tls,
         rpc_metrics.layer(authz.layer(routes.prepare())),
         authz,
+        config.issuers,
         grpc::Options {
             threads: ThreadCount::One,
             ping: config.limits.keepalive.ping,
@@ -193,6 +200,11 @@ fn register_metrics(into: &mut MetricsRegistry, config: &Config, registry: &Regi
     into.register_collector(Box::new(TaskMetrics));
     process_metrics::register(into, env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
     into.register_collector(Box::new(config.certificates.clone()));
+    config.issuers.register(into);
+    into.register_collector(Box::new(TokenExpiry {
+        setting: "vault-token-file",
+        file: config.vault_credentials.token_file().cloned(),
+    }));
     metrics
 }
 

@@ -10,7 +10,7 @@ use std::fmt;
 )]
 pub struct LabelError;
 
-fn is_label(text: &str) -> bool {
+pub(crate) fn is_label(text: &str) -> bool {
     let bytes = text.as_bytes();
     (1..=63).contains(&bytes.len())
         && bytes

@@ -101,7 +101,8 @@ impl Reason {
             | Self::Overloaded
             | Self::VaultUnavailable
             | Self::RootKeyProviderUnavailable
-            | Self::AuditUnavailable => UNAVAILABLE,
+            | Self::AuditUnavailable
+            | Self::TokenKeysUnavailable => UNAVAILABLE,
             Self::DeadlineExceeded => (Code::DeadlineExceeded, StatusCode::GATEWAY_TIMEOUT),
             Self::HostNotServed => (Code::InvalidArgument, StatusCode::MISDIRECTED_REQUEST),
             Self::BodyTooLarge => (Code::ResourceExhausted, StatusCode::PAYLOAD_TOO_LARGE),
@@ -229,7 +230,7 @@ mod tests {
             Code::Unavailable,
             503,
             "STORAGE_UNAVAILABLE OUTCOME_UNKNOWN SHUTTING_DOWN OVERLOADED VAULT_UNAVAILABLE \
-             ROOT_KEY_PROVIDER_UNAVAILABLE AUDIT_UNAVAILABLE",
+             ROOT_KEY_PROVIDER_UNAVAILABLE AUDIT_UNAVAILABLE TOKEN_KEYS_UNAVAILABLE",
         ),
         (Code::DeadlineExceeded, 504, "DEADLINE_EXCEEDED"),
     ];

@@ -8,12 +8,14 @@
 )]
 
 pub mod frames;
+pub mod issuer;
 pub mod pair;
 pub mod pki;
 pub mod process;
 pub mod raw;
 pub mod upstream;
 
+pub use issuer::TokenIssuer;
 pub use pair::{Injector, Pair, Vault};
 pub use pki::Pki;
 pub use upstream::{Seen, Upstream};

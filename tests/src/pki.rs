@@ -114,7 +114,7 @@ impl Pki {
     pub fn tls(&self, files: &Files, to: &str) -> Arc<ClientConfig> {
         let identity = Identity::load(&files.cert, &files.key).unwrap();
         let authorities = Authorities::load(&self.ca_file()).unwrap();
-        tls::grpc_client(identity, &authorities, Principal::parse(to).unwrap()).unwrap()
+        tls::grpc_client(Some(identity), &authorities, Principal::parse(to).unwrap()).unwrap()
     }
 }
 

@@ -61,6 +61,14 @@ impl Upstream {
         Self::serve(Some(config), Arc::new(|_| Response::new(Full::from("ok")))).await
     }
 
+    /// Starts an upstream behind TLS that answers each request with the result of `answer`.
+    pub async fn tls_answering(
+        config: Arc<ServerConfig>,
+        answer: impl Fn(&Seen) -> Response<Full<Bytes>> + Send + Sync + 'static,
+    ) -> Self {
+        Self::serve(Some(config), Arc::new(answer)).await
+    }
+
     async fn serve(tls: Option<Arc<ServerConfig>>, answer: Answer) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

@@ -24,11 +24,17 @@ use tonic::Code;
 const DOCUMENT: &str = include_str!("../../docs/metrics.md");
 
 /// The metrics without series in this test, with the test that covers their series.
-const WITHOUT_SERIES: [&str; 2] = [
+const WITHOUT_SERIES: [&str; 6] = [
     // injection: `a_malformed_later_message_breaks_the_call_and_is_not_sent`
     "aerostack_injector_broken_off_calls_total",
     // echoes: `echoes_are_counted_by_part`
     "aerostack_injector_echoes_total",
+    // tokens: `tokens_and_key_sets_are_counted`
+    "aerostack_jwt_verifications_total",
+    "aerostack_jwt_key_set_failures_total",
+    "aerostack_jwt_key_set_timestamp_seconds",
+    // tokens: `an_injector_renews_its_token_and_no_call_fails`
+    "aerostack_token_expiration_timestamp_seconds",
 ];
 
 /// The type and the labels of a metric.

@@ -9,9 +9,10 @@ use std::{
 };
 
 use chassis::{
-    args::{KeepaliveArgs, ProcessArgs, RoleArgs, TlsArgs},
+    args::{JwtArgs, KeepaliveArgs, ProcessArgs, RoleArgs, TlsArgs},
     authz::{Policy, Role},
     expiry::OwnCertificates,
+    jwt::Issuers,
     keepalive::{Ping, TcpTimeout},
     settings::{self, Problems},
 };
@@ -252,6 +253,8 @@ pub struct Settings {
     #[command(flatten)]
     pub tls: TlsArgs,
     #[command(flatten)]
+    pub jwt: JwtArgs,
+    #[command(flatten)]
     pub roles: RoleArgs,
     /// Injectors, which decrypt secrets: PRINCIPAL=WORKSPACE,… or PRINCIPAL=*. An injector can have no other role
     #[arg(long, value_delimiter = ';', value_name = "PRINCIPAL=WORKSPACES")]
@@ -299,6 +302,8 @@ pub struct Config {
     pub certificates: OwnCertificates,
     /// True when the vault gives values only sealed to a key of the injector.
     pub require_sealed: bool,
+    /// The issuers whose tokens identify clients.
+    pub issuers: Issuers,
     /// The bindings of principals to roles.
     pub policy: Arc<Policy>,
     /// PING frames to clients.
@@ -331,8 +336,11 @@ impl Settings {
         let id = identity
             .as_ref()
             .and_then(|identity| problems.principal("--tls-cert", identity));
-        let tls = self.tls.server_config(&mut problems, identity, listen);
-        let policy = self.policy(&mut problems);
+        let issuers = self.jwt.check(&mut problems).unwrap_or_default();
+        let tls = self
+            .tls
+            .server_config(&mut problems, identity, listen, &issuers);
+        let policy = self.policy(&mut problems, &issuers);
         let keepalive = self.keepalive.check(&mut problems);
         let shutdown_grace = self.process.shutdown_grace(&mut problems);
         let erase_after = problems.duration("--erase-after", &self.erase_after);
@@ -355,6 +363,7 @@ impl Settings {
                 id: id?,
                 certificates,
                 require_sealed: self.require_sealed,
+                issuers,
                 policy: Arc::new(policy?),
                 ping,
                 tcp_timeout,
@@ -368,9 +377,9 @@ impl Settings {
         problems.finish(config)
     }
 
-    fn policy(&self, problems: &mut Problems) -> Option<Policy> {
-        let mut bindings = self.roles.check(problems);
-        bindings.extend(problems.bindings("--injector", Role::Injector, &self.injector));
+    fn policy(&self, problems: &mut Problems, issuers: &Issuers) -> Option<Policy> {
+        let mut bindings = self.roles.check(problems, issuers);
+        bindings.extend(problems.bindings("--injector", Role::Injector, &self.injector, issuers));
         problems.policy("--injector", bindings)
     }
 }

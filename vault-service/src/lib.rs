@@ -91,6 +91,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
         id,
         certificates,
         require_sealed,
+        issuers,
         policy,
         audit_log,
         default_plan,
@@ -119,6 +120,12 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
         shutdown
             .clone()
             .run_until_cancelled_owned(certificates.clone().watch()),
+    );
+    issuers.register(&mut registry);
+    tokio::spawn(
+        shutdown
+            .clone()
+            .run_until_cancelled_owned(issuers.clone().keep_fresh()),
     );
     let audit_log = AuditLog::start(audit_log, metrics.audit.clone()).map_err(RunError::Audit)?;
     audit_log.enqueue(Lines::of(&Line::new(Event::Started)));
@@ -161,6 +168,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
         tls,
         rpc_metrics.layer(AuditLayer(audit_log.clone()).layer(authz.layer(routes.routes().prepare()))),
         authz,
+        issuers,
         grpc::Options {
             threads: ThreadCount::PerProcessor,
             ping,

@@ -84,7 +84,7 @@ impl Files {
         let identity = Identity::load(&cert, &key).unwrap();
         let authorities = Authorities::load(&self.ca()).unwrap();
         let vault = Principal::parse(VAULT).unwrap();
-        let connector = TlsConnector::from(tls::grpc_client(identity, &authorities, vault).unwrap());
+        let connector = TlsConnector::from(tls::grpc_client(Some(identity), &authorities, vault).unwrap());
         let connect = tower::service_fn(move |_: Uri| {
             let connector = connector.clone();
             async move {

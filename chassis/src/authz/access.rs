@@ -52,8 +52,8 @@ pub type AccessTable = &'static [(&'static str, Access)];
 pub(super) fn unauthenticated() -> Refusal {
     Refusal::new(
         Reason::Unauthenticated,
-        "this call needs a client certificate that is valid now and names one principal (one URI SAN with a SPIFFE \
-         ID, or no URI and one DNS SAN)",
+        "this call needs a client certificate or a token that is valid now; a certificate names one principal (one URI SAN \
+         with a SPIFFE ID, or no URI and one DNS SAN)",
     )
 }
 

@@ -26,6 +26,11 @@ use crate::{
     telemetry::{self, field},
 };
 
+/// The refusal of a request's token. A request that has it is refused unless anyone may make the call, whatever the client's
+/// certificate allows.
+#[derive(Debug, Clone)]
+pub(crate) struct RefusedToken(pub(crate) Refusal);
+
 /// Authorizes every call by an [`AccessTable`] and a [`Policy`], and writes one log line for each call that needs a role.
 #[derive(Clone)]
 pub struct AuthzLayer {
@@ -75,6 +80,16 @@ impl AuthzLayer {
             Refusal::new(Reason::LimitExceeded, message)
         })?;
         Ok(Some(permit))
+    }
+
+    /// Refuses a call whose token was refused. Health checks are for anyone, so a token does not matter to them.
+    fn check_token(&self, path: &str, refused: Option<&RefusedToken>) -> Result<(), Refusal> {
+        match refused {
+            Some(RefusedToken(refusal)) if self.table.get(path) != Some(&Access::Anyone) => {
+                Err(refusal.clone())
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// Decides whether `peer` may call the RPC with this path in any workspace. Returns `None` when the table lets
@@ -139,7 +154,10 @@ where
             .map(|caller| caller.peer.clone())
             .unwrap_or_else(|| Arc::new(Peer::Anonymous));
         let path = request.uri().path().to_owned();
-        let decided = self.authz.authorize(&path, &peer).and_then(|authorized| {
+        let refused = request.extensions().get::<RefusedToken>();
+        let checked = self.authz.check_token(&path, refused);
+        let authorized = checked.and_then(|()| self.authz.authorize(&path, &peer));
+        let decided = authorized.and_then(|authorized| {
             let Some(authorized) = authorized else {
                 return Ok(None);
             };
@@ -250,5 +268,10 @@ mod tests {
         assert_eq!(reason("/x.S/Known", &nobody), Some(Reason::Unauthenticated));
         assert_eq!(reason("/x.S/Unknown", &nobody), Some(Reason::Unauthenticated));
         assert_eq!(reason("/x.S/Open", &nobody), None);
+        let refused = RefusedToken(Refusal::new(Reason::Unauthenticated, "expired"));
+        assert!(authz.check_token("/x.S/Known", Some(&refused)).is_err());
+        assert!(authz.check_token("/x.S/Unknown", Some(&refused)).is_err());
+        assert!(authz.check_token("/x.S/Open", Some(&refused)).is_ok());
+        assert!(authz.check_token("/x.S/Known", None).is_ok());
     }
 }

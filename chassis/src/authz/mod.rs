@@ -12,6 +12,7 @@ mod permit;
 mod policy;
 
 pub use access::{Access, AccessTable, MAX_SERVICE_CALLS, Role, permission_denied};
+pub(crate) use layer::RefusedToken;
 pub use layer::{AuthzLayer, AuthzService};
 pub use permit::{AdminPermit, Authorized, DecryptPermit, Permit, ReadPermit, WritePermit};
 pub use policy::{Binding, InjectorRoleConflict, Policy, Scope};

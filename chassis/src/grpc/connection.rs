@@ -21,10 +21,11 @@ use tonic::{
 use tower::Service;
 
 use super::{
+    admission::ConnectionSlot,
     retirement::{CallCounter, RunningCalls},
     write_watchdog::{WatchedService, WriteWatchdog},
 };
-use crate::{caller::Caller, connection_slots::Slot, keepalive::Ping};
+use crate::{caller::Caller, keepalive::Ping};
 
 /// Time limit for receiving the connection preface, from the end of the TLS handshake on. hyper sets no limit of its own.
 pub(super) const PREFACE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -84,7 +85,7 @@ pub(super) struct ConnectionLimits {
 pub(super) async fn serve_connection<IO, S: GrpcService>(
     stream: IO,
     caller: Caller,
-    slot: Slot,
+    slot: ConnectionSlot,
     (limits, ping): (&ConnectionLimits, Ping),
     service: S,
     shutdown: &CancellationToken,
@@ -92,17 +93,17 @@ pub(super) async fn serve_connection<IO, S: GrpcService>(
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (closed, evictor) = (shutdown.child_token(), slot.evictor());
-    let connection = Connection::new(stream, caller, slot, closed.clone().drop_guard());
+    let connection = Connection::new(stream, caller, slot.clone(), closed.clone().drop_guard());
     let (calls, watchdog) = (RunningCalls::new(), WriteWatchdog::default());
     let service = WatchedService::new(CallCounter::new(service, calls.clone()), watchdog.clone());
     let age = limits.age;
     let graceful_end = {
-        let calls = calls.clone();
+        let (calls, slot) = (calls.clone(), slot.clone());
         async move {
             let retired_or_aged = async {
                 tokio::select! {
                     () = calls.retired() => {}
-                    () = after(age) => {}
+                    () = aged(age, &slot) => {}
                 }
             };
             let _ = closed.run_until_cancelled(retired_or_aged).await;
@@ -129,7 +130,7 @@ pub(super) async fn serve_connection<IO, S: GrpcService>(
             calls.none_for(RETIRED_GRACE, &watchdog).await;
         };
         tokio::select! {
-            () = after(age.map(|age| age + AGED_GRACE)) => {}
+            () = aged(age.map(|age| age + AGED_GRACE), &slot) => {}
             () = end_of_retirement => {
                 tracing::debug!("retired connection closed: its client does not acknowledge the end");
             }
@@ -148,12 +149,15 @@ pub(super) async fn serve_connection<IO, S: GrpcService>(
     }
 }
 
-/// Completes after `duration`; never completes when `duration` is `None`.
-async fn after(duration: Option<Duration>) {
-    match duration {
-        Some(duration) => time::sleep(duration).await,
-        None => std::future::pending().await,
+/// Completes when the connection has reached `age` and its client has no role; never completes when `age` is `None`.
+async fn aged(age: Option<Duration>, slot: &ConnectionSlot) {
+    if let Some(age) = age {
+        time::sleep(age).await;
+        if !slot.has_role() {
+            return;
+        }
     }
+    std::future::pending().await
 }
 
 /// The byte stream of a connection. Reads fail when the preface does not arrive in time, and reads and writes fail once
@@ -163,7 +167,7 @@ struct Connection<IO> {
     caller: Caller,
     preface: Option<MissingPreface>,
     evicted: Pin<Box<WaitForCancellationFutureOwned>>,
-    _slot: Slot,
+    slot: ConnectionSlot,
     /// Cancels the token that ends the tasks of this connection.
     _closed: DropGuard,
 }
@@ -175,7 +179,7 @@ struct MissingPreface {
 }
 
 impl<IO> Connection<IO> {
-    fn new(stream: IO, caller: Caller, slot: Slot, closed: DropGuard) -> Self {
+    fn new(stream: IO, caller: Caller, slot: ConnectionSlot, closed: DropGuard) -> Self {
         Self {
             stream,
             caller,
@@ -184,7 +188,7 @@ impl<IO> Connection<IO> {
                 deadline: Box::pin(time::sleep(PREFACE_TIMEOUT)),
             }),
             evicted: Box::pin(slot.evicted()),
-            _slot: slot,
+            slot,
             _closed: closed,
         }
     }
@@ -215,6 +219,12 @@ impl<IO> Connection<IO> {
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
         polled
+    }
+}
+
+impl<IO> Drop for Connection<IO> {
+    fn drop(&mut self) {
+        self.slot.release();
     }
 }
 

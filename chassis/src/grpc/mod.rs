@@ -3,8 +3,10 @@
 //! [`start`] starts the worker threads, and [`StartedServer::serve`] accepts connections and spreads them over the threads. A worker performs the TLS handshake, asks
 //! `Admission` for a slot, and serves the connection ([`connection`]) until it ends.
 
+mod admission;
 mod connection;
 mod retirement;
+mod token_service;
 mod write_watchdog;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
@@ -20,40 +22,21 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     authz::AuthzLayer,
     caller::{Caller, Peer},
-    connection_slots::{Eviction, Holder, Slot, Slots},
+    connection_slots::Slot,
+    jwt::Issuers,
     keepalive::Ping,
     listen,
     worker_threads::{self, ThreadCount, WorkerThreads},
 };
-use connection::{ConnectionLimits, serve_connection};
+use admission::Admission;
+use connection::serve_connection;
+use token_service::TokenService;
 
 pub use connection::GrpcService;
 
 /// Largest message of calls about a service itself, health checks and reflection, in bytes. Such a call holds the name
 /// of a service, a method or a file.
 pub(crate) const MAX_SERVICE_MESSAGE: usize = 4 * 1024;
-
-/// Maximum number of concurrent connections of principals with a role.
-const MAX_CONNECTIONS: usize = 10_000;
-/// Limits of one connection of a principal with a role.
-const WITH_ROLE: ConnectionLimits = ConnectionLimits {
-    streams: 1_000,
-    header_list: 32 * 1024,
-    windows: None,
-    age: None,
-};
-
-/// Maximum number of concurrent connections of clients that have no certificate, or no role. Such clients may only
-/// check the service's health, so a few short connections are enough. All these connections together take 33 MiB when
-/// every stream is open and has 4 KiB of headers.
-const MAX_WITHOUT_ROLE: usize = 256;
-/// Limits of one connection of a client without a role.
-const WITHOUT_ROLE: ConnectionLimits = ConnectionLimits {
-    streams: 8,
-    header_list: 8 * 1024,
-    windows: Some((16 * 1024, 64 * 1024)),
-    age: Some(Duration::from_secs(30)),
-};
 
 /// The settings of a server.
 #[derive(Debug, Clone, Copy)]
@@ -84,7 +67,7 @@ pub struct StartedServer {
 }
 
 /// Starts the worker threads of a server for `service`, which serves until `shutdown` and then lets running calls finish.
-/// `authz` tells which clients hold a role.
+/// `authz` tells which clients hold a role, and `issuers` verify the tokens of clients.
 ///
 /// One worker thread serves a connection from the handshake to the end. On a runtime with several threads a connection
 /// with little traffic would move between threads that wake one another, which costs more than a small call itself.
@@ -92,13 +75,14 @@ pub fn start<S: GrpcService>(
     tls: Arc<ServerConfig>,
     service: S,
     authz: AuthzLayer,
+    issuers: Issuers,
     options: Options,
     shutdown: CancellationToken,
 ) -> Result<StartedServer, ServeError> {
     let server = Server {
         tls,
         service,
-        admission: Admission::new(authz),
+        admission: Admission::new(authz, issuers),
         ping: options.ping,
         shutdown: shutdown.clone(),
     };
@@ -122,40 +106,6 @@ impl StartedServer {
         .await;
         let mut results = workers.join().await.into_iter();
         results.try_for_each(|result| result.ok_or(ServeError::ThreadEnded))
-    }
-}
-
-/// Decides which connections are served once their clients are known.
-#[derive(Clone)]
-struct Admission {
-    authz: AuthzLayer,
-    with_role: Slots,
-    without_role: Slots,
-}
-
-impl Admission {
-    fn new(authz: AuthzLayer) -> Self {
-        Self {
-            authz,
-            with_role: Slots::new("client with a role", MAX_CONNECTIONS, Eviction::FromLargerHolder),
-            without_role: Slots::new("client without a role", MAX_WITHOUT_ROLE, Eviction::OldestIdle),
-        }
-    }
-
-    /// Returns a slot for a connection of `peer` and the connection's limits; `None` when the connection is refused.
-    fn admit(&self, peer: &Peer, address: SocketAddr) -> Option<(Slot, &'static ConnectionLimits)> {
-        if let Some(principal) = self.authz.with_role(peer) {
-            let holder = Holder::Principal(principal.clone());
-            let slot = self.with_role.try_take(&holder);
-            if slot.is_none() {
-                tracing::warn!(%principal, "connection refused: the principal has its share of all connections");
-            }
-            return Some((slot?, &WITH_ROLE));
-        }
-        let slot = self.without_role.try_take(&Holder::network(address))?;
-        // A newcomer can evict this connection even while a call is running.
-        slot.started();
-        Some((slot, &WITHOUT_ROLE))
     }
 }
 
@@ -207,6 +157,7 @@ impl<S: GrpcService> Server<S> {
         if let Some((slot, limits)) = admitted {
             let peer = Arc::new(peer);
             let caller = Caller { peer, address };
+            let service = TokenService::new(service, admission, slot.clone());
             serve_connection(stream, caller, slot, (limits, ping), service, &shutdown).await;
         }
     }

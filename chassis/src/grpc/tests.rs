@@ -1,7 +1,8 @@
-use std::sync::Arc;
+use std::{sync::Arc, time::SystemTime};
 
 use bytes::Bytes;
 use http_body_util::Full;
+use proto::Principal;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex},
     time::{Instant, sleep, timeout},
@@ -10,10 +11,14 @@ use tonic::{body::Body, service::Routes};
 use tower::Layer as _;
 
 use super::{
-    connection::{AGED_GRACE, PREFACE_TIMEOUT, RETIRED_GRACE, WRITE_TIMEOUT},
+    admission::{Admission, ConnectionSlot, WITH_ROLE, WITHOUT_ROLE, WITHOUT_ROLE_YET},
+    connection::{AGED_GRACE, ConnectionLimits, PREFACE_TIMEOUT, RETIRED_GRACE, WRITE_TIMEOUT},
     *,
 };
-use crate::authz::{Access, Policy};
+use crate::{
+    authz::{Access, Binding, Policy, Role, Scope},
+    connection_slots::{Eviction, Holder, Slots},
+};
 
 /// First bytes of a client: the connection preface and an empty SETTINGS frame (RFC 9113, sections 3.4 and 6.5).
 const BEGINNING: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
@@ -46,11 +51,23 @@ fn served_by(
     limits: &'static ConnectionLimits,
     buffer: usize,
 ) -> (Slots, DuplexStream) {
+    let (slots, _, client) = served_with_slot(service, limits, buffer);
+    (slots, client)
+}
+
+/// Serves a connection as [`served_by`] does, and returns its slot as well.
+fn served_with_slot(
+    service: impl GrpcService,
+    limits: &'static ConnectionLimits,
+    buffer: usize,
+) -> (Slots, ConnectionSlot, DuplexStream) {
     let slots = Slots::new("test", 1, Eviction::OldestIdle);
     let slot = slots
         .try_take(&Holder::network(([192, 0, 2, 1], 1).into()))
         .unwrap();
     slot.started();
+    let slot = ConnectionSlot::new(slot, limits.age.is_none());
+    let served_slot = slot.clone();
     let (client, server) = duplex(buffer);
     let caller = Caller {
         peer: Arc::new(Peer::Anonymous),
@@ -58,9 +75,9 @@ fn served_by(
     };
     tokio::spawn(async move {
         let shutdown = CancellationToken::new();
-        serve_connection(server, caller, slot, (limits, PING), service, &shutdown).await;
+        serve_connection(server, caller, served_slot, (limits, PING), service, &shutdown).await;
     });
-    (slots, client)
+    (slots, slot, client)
 }
 
 /// Returns the time until the server closes the connection; `None` when it is open after `limit`.
@@ -205,4 +222,51 @@ async fn a_connection_whose_client_does_not_take_an_answer_ends() {
             "{read:?}"
         );
     }
+}
+
+/// Returns the decisions of a server on which `dns:known` has a role.
+fn admission() -> Admission {
+    let binding = Binding {
+        principal: Principal::parse("dns:known").unwrap(),
+        role: Role::Admin,
+        scope: Scope::All,
+    };
+    let policy = Arc::new(Policy::new([binding]).unwrap());
+    Admission::new(AuthzLayer::new(&[], policy), Issuers::default())
+}
+
+fn peer(name: &str) -> Peer {
+    Peer::Known {
+        principal: Principal::parse(name).unwrap(),
+        not_after: SystemTime::now() + Duration::from_secs(600),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_a_token_gives_a_role_has_no_age_and_leaves_the_slots_of_strangers() {
+    let nothing = tower::service_fn(async |_: http::Request<_>| Ok(http::Response::new(Body::empty())));
+    let admission = admission();
+    for (name, has_role) in [("dns:known", true), ("dns:unknown", false)] {
+        let (strangers, slot, mut client) = served_with_slot(nothing, &WITHOUT_ROLE_YET, 64 * 1024);
+        client.write_all(BEGINNING).await.unwrap();
+        assert!(admission.identify(&slot, &peer(name)));
+        assert_eq!(slot.has_role(), has_role, "{name}");
+        // There is one slot for strangers, and a newcomer takes it from a connection that has it.
+        let newcomer = strangers.try_take(&Holder::network(([192, 0, 2, 2], 1).into()));
+        assert!(newcomer.is_some());
+        let age = WITHOUT_ROLE_YET.age.unwrap() + 2 * AGED_GRACE;
+        let closed = time_to_close(&mut client, age).await;
+        assert_eq!(closed.is_none(), has_role, "{name}: {closed:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_eviction_of_a_slot_that_a_token_brought_closes_the_connection() {
+    let nothing = tower::service_fn(async |_: http::Request<_>| Ok(http::Response::new(Body::empty())));
+    let (_strangers, slot, mut client) = served_with_slot(nothing, &WITHOUT_ROLE_YET, 64 * 1024);
+    client.write_all(BEGINNING).await.unwrap();
+    assert!(admission().identify(&slot, &peer("dns:known")));
+    slot.evictor().cancel();
+    let closed = time_to_close(&mut client, Duration::from_secs(60)).await;
+    assert!(closed.is_some_and(|after| after < Duration::from_secs(1)), "{closed:?}");
 }

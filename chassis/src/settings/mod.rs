@@ -14,6 +14,7 @@ use std::{
 use crate::{
     authz::{Binding, Policy, Role, Scope},
     expiry::OwnCertificates,
+    jwt::Issuers,
     tls::{Authorities, Identity, TlsError},
 };
 use proto::{Principal, WorkspaceName};
@@ -112,11 +113,17 @@ impl Problems {
     }
 
     /// Reads the bindings of `role`, each as `PRINCIPAL=WORKSPACE,…` or `PRINCIPAL=*`. An administrator may also be
-    /// `PRINCIPAL` alone, which means all workspaces.
-    pub fn bindings(&mut self, setting: &str, role: Role, texts: &[String]) -> Vec<Binding> {
+    /// `PRINCIPAL` alone, which means all workspaces. `issuers` gives principals their short forms.
+    pub fn bindings(
+        &mut self,
+        setting: &str,
+        role: Role,
+        texts: &[String],
+        issuers: &Issuers,
+    ) -> Vec<Binding> {
         texts
             .iter()
-            .filter_map(|text| self.take(setting, parse_binding(role, text)))
+            .filter_map(|text| self.take(setting, parse_binding(role, text, issuers)))
             .collect()
     }
 
@@ -208,12 +215,14 @@ pub fn path(text: &Option<PathBuf>) -> Option<&Path> {
     text.as_deref().filter(|path| !path.as_os_str().is_empty())
 }
 
-fn parse_binding(role: Role, text: &str) -> Result<Binding, String> {
+fn parse_binding(role: Role, text: &str, issuers: &Issuers) -> Result<Binding, String> {
     let (principal, scope) = match text.rsplit_once('=') {
         Some((principal, scope)) => (principal, Some(scope)),
         None => (text, None),
     };
-    let principal = Principal::parse(principal).map_err(|error| format!("{text:?}: {error}"))?;
+    let principal = issuers
+        .principal(principal)
+        .map_err(|error| format!("{text:?}: {error}"))?;
     let scope = match scope {
         Some("*") => Scope::All,
         None if role == Role::Admin => Scope::All,
@@ -287,7 +296,12 @@ mod tests {
         let mut problems = Problems::default();
         problems.address("--listen", "nowhere");
         problems.duration("--grace", "soon");
-        problems.bindings("--editor", Role::Editor, &["dns:a".to_owned(), "x=*".to_owned()]);
+        problems.bindings(
+            "--editor",
+            Role::Editor,
+            &["dns:a".to_owned(), "x=*".to_owned()],
+            &Issuers::default(),
+        );
         let report = problems.finish(Some(())).unwrap_err().to_string();
         for part in [
             "--listen: ",
@@ -320,7 +334,7 @@ mod tests {
 
     #[test]
     fn bindings_name_their_workspaces() {
-        let scope = |role, text| parse_binding(role, text).map(|binding| binding.scope);
+        let scope = |role, text| parse_binding(role, text, &Issuers::default()).map(|binding| binding.scope);
         let some = Scope::Only(
             [
                 WorkspaceName::parse("a").unwrap(),

@@ -162,7 +162,7 @@ fn add(args: AddContextArgs, connect: ConnectArgs, path: &Path) -> Result<Report
             missing.join(", ")
         );
         return Err(Failure::new(FailureKind::Usage, message).hint(
-            "give --vault, --injector, --data-plane, --ca, --cert and --key, or the --dir of `aerostack dev`",
+            "give --vault, --injector, --data-plane, --ca, and --cert and --key or --token-file, or the --dir of `aerostack dev`",
         ));
     }
     let context = connect
@@ -214,9 +214,14 @@ fn missing_addresses(connect: &ConnectArgs) -> Vec<&'static str> {
 /// Returns the files of a context that do not exist.
 fn absent_files(context: &Context) -> Vec<PathBuf> {
     let Context {
-        dir, ca, cert, key, ..
+        dir,
+        ca,
+        cert,
+        key,
+        token_file,
+        ..
     } = context;
-    let named = [dir, ca, cert, key].into_iter().flatten();
+    let named = [dir, ca, cert, key, token_file].into_iter().flatten();
     named.filter(|file| !file.exists()).cloned().collect()
 }
 
@@ -301,6 +306,7 @@ fn context_text(model: &ContextModel) -> String {
         ca,
         cert,
         key,
+        token_file,
         vault_id,
         injector_id,
         timeout,
@@ -316,6 +322,7 @@ fn context_text(model: &ContextModel) -> String {
         ("CA", path_text(ca.as_ref())),
         ("Certificate", path_text(cert.as_ref())),
         ("Key", path_text(key.as_ref())),
+        ("Token", path_text(token_file.as_ref())),
         ("Vault's principal", text(vault_id)),
         ("Injector's principal", text(injector_id)),
         ("Timeout", text(timeout)),

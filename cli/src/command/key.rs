@@ -1,12 +1,12 @@
 //! `aerostack key …`
 
+use chassis::service_channel::ServiceChannel;
 use clap::{Args, Subcommand};
 use proto::vault::v1::{
     GetKeyStatusRequest, ListWorkspaceKeysRequest, RotateRootKeyRequest, RotateWorkspaceKeyRequest,
     key_service_client::KeyServiceClient,
 };
 use serde::Serialize;
-use tonic::transport::Channel;
 
 use crate::{
     connect::{Connection, Remote},
@@ -79,7 +79,7 @@ impl KeyCommand {
     }
 }
 
-fn client(vault: &Remote) -> KeyServiceClient<Channel> {
+fn client(vault: &Remote) -> KeyServiceClient<ServiceChannel> {
     KeyServiceClient::new(vault.channel.clone())
 }
 

@@ -1,12 +1,12 @@
 //! `aerostack workspace …`
 
+use chassis::service_channel::ServiceChannel;
 use clap::{Args, Subcommand, ValueEnum};
 use proto::vault::v1::{
     self as api, CreateWorkspaceRequest, DeleteWorkspaceRequest, GetWorkspaceRequest, ListWorkspacesRequest,
     UpdateWorkspaceRequest, workspace_service_client::WorkspaceServiceClient,
 };
 use serde::Serialize;
-use tonic::transport::Channel;
 
 use super::{confirm::confirm, secret, server};
 use crate::{
@@ -167,7 +167,7 @@ impl PlanArg {
     }
 }
 
-fn client(vault: &Remote) -> WorkspaceServiceClient<Channel> {
+fn client(vault: &Remote) -> WorkspaceServiceClient<ServiceChannel> {
     WorkspaceServiceClient::new(vault.channel.clone())
 }
 

@@ -13,6 +13,8 @@ use chassis::{
     caller::Peer,
     channel::channel,
     dial::without_brackets,
+    jwt::{BearerToken, ClaimedIdentity},
+    service_channel::ServiceChannel,
     tls::{self, Authorities, Identity, TlsError},
 };
 use http::{Uri, uri::Authority};
@@ -21,7 +23,7 @@ use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use tokio::{io::AsyncReadExt as _, net::TcpStream, time};
 use tokio_rustls::{TlsConnector, client::TlsStream};
-use tonic::{Response, Status, Streaming, transport::Channel};
+use tonic::{Response, Status, Streaming};
 
 pub(crate) use self::settings::has_present_context;
 use self::settings::{Resolved, WorkingDirectory};
@@ -216,29 +218,37 @@ impl Connection {
             name,
             address: address.to_owned(),
             tls,
-            channel,
+            channel: ServiceChannel::new(channel, self.settings.token_file.clone()),
             timeout: self.timeout,
         })
     }
 
+    /// Returns the identity that the token of `--token-file` claims; `None` without such a flag, or when the file is no token.
+    pub(crate) fn token_identity(&self) -> Option<ClaimedIdentity> {
+        let path = self.settings.token_file.as_ref()?;
+        BearerToken::read(path).ok()?.claimed_identity()
+    }
+
     fn tls(&self, id: Option<&str>) -> Result<Arc<ClientConfig>, Failure> {
-        let ConnectArgs { ca, cert, key, .. } = &self.settings;
-        let (Some(ca), Some(cert), Some(key)) = (ca, cert, key) else {
-            let missing = [("--ca", ca), ("--cert", cert), ("--key", key)];
-            let missing = missing.into_iter().filter(|(_, set)| set.is_none());
-            let missing: Vec<&str> = missing.map(|(flag, _)| flag).collect();
-            let connection = match &self.context {
-                Some(context) => format!("the connection of the context {context}"),
-                None => "the connection".to_owned(),
-            };
-            let message = format!("{connection} is not configured: {} missing", missing.join(", "));
-            return Err(Failure::new(FailureKind::Configuration, message).hint(
-                "run this where `aerostack dev` runs, or give --dir, --context, or these flags (environment: AEROSTACK_CA, \
-                 AEROSTACK_CERT, AEROSTACK_KEY)",
-            ));
+        let ConnectArgs {
+            ca,
+            cert,
+            key,
+            token_file,
+            ..
+        } = &self.settings;
+        let (ca, identity) = match (ca, cert, key, token_file) {
+            (Some(ca), Some(cert), Some(key), _) => (ca, Some(Identity::load(cert, key).map_err(unusable)?)),
+            (Some(ca), None, None, Some(_)) => (ca, None),
+            _ => return Err(self.not_configured()),
         };
+        if let Some(path) = token_file {
+            BearerToken::read(path).map_err(|error| {
+                Failure::new(FailureKind::Configuration, error)
+                    .hint("--token-file names a file with a token, such as `kubectl create token` prints")
+            })?;
+        }
         let authorities = Authorities::load(ca).map_err(unusable)?;
-        let identity = Identity::load(cert, key).map_err(unusable)?;
         let tls = match id {
             None => tls::grpc_client_by_host(identity, &authorities),
             Some(id) => {
@@ -249,6 +259,22 @@ impl Connection {
             }
         };
         tls.map_err(unusable)
+    }
+
+    fn not_configured(&self) -> Failure {
+        let ConnectArgs { ca, cert, key, .. } = &self.settings;
+        let missing = [("--ca", ca), ("--cert", cert), ("--key", key)];
+        let missing = missing.into_iter().filter(|(_, set)| set.is_none());
+        let missing: Vec<&str> = missing.map(|(flag, _)| flag).collect();
+        let connection = match &self.context {
+            Some(context) => format!("the connection of the context {context}"),
+            None => "the connection".to_owned(),
+        };
+        let message = format!("{connection} is not configured: {} missing", missing.join(", "));
+        Failure::new(FailureKind::Configuration, message).hint(
+            "run this where `aerostack dev` runs, or give --dir, --context, or these flags (environment: AEROSTACK_CA, \
+             AEROSTACK_CERT, AEROSTACK_KEY); --token-file can take the place of --cert and --key",
+        )
     }
 }
 
@@ -280,7 +306,7 @@ pub struct Remote {
     address: String,
     tls: Arc<ClientConfig>,
     /// Connects on first use.
-    pub channel: Channel,
+    pub channel: ServiceChannel,
     timeout: Duration,
 }
 

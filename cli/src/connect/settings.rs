@@ -23,7 +23,7 @@ pub const DEFAULT_DIR: &str = ".aerostack";
 const MAX_PORTS_SIZE: u64 = 64 * 1024;
 
 /// Environment variables that the command line reads.
-pub(super) const VARIABLES: [&str; 13] = [
+pub(super) const VARIABLES: [&str; 14] = [
     "AEROSTACK_CONTEXT",
     "AEROSTACK_DIR",
     "AEROSTACK_VAULT",
@@ -32,6 +32,7 @@ pub(super) const VARIABLES: [&str; 13] = [
     "AEROSTACK_CA",
     "AEROSTACK_CERT",
     "AEROSTACK_KEY",
+    "AEROSTACK_TOKEN_FILE",
     "AEROSTACK_VAULT_ID",
     "AEROSTACK_INJECTOR_ID",
     "AEROSTACK_TIMEOUT",
@@ -71,6 +72,10 @@ pub struct ConnectArgs {
     /// The private key of the client certificate, PEM [env: AEROSTACK_KEY]
     #[arg(long, global = true, value_name = "FILE")]
     pub key: Option<PathBuf>,
+    /// A file with the JSON Web Token of the client, such as `kubectl create token` prints; it is read for each request, and
+    /// with it the client certificate does not count [env: AEROSTACK_TOKEN_FILE]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
     /// The principal in the vault's certificate (`spiffe://…`, `dns:…`) when it is not the host name of the address
     /// [env: AEROSTACK_VAULT_ID]
     #[arg(long, global = true, value_name = "PRINCIPAL")]
@@ -156,10 +161,12 @@ impl ConnectArgs {
             ca,
             cert,
             key,
+            token_file,
             ..
         } = self;
         let addresses = [vault, injector, data_plane];
-        addresses.into_iter().all(Option::is_some) && [ca, cert, key].into_iter().all(Option::is_some)
+        let has_identity = token_file.is_some() || [cert, key].into_iter().all(Option::is_some);
+        addresses.into_iter().all(Option::is_some) && ca.is_some() && has_identity
     }
 
     /// Returns the settings that belong to no service.
@@ -200,6 +207,7 @@ impl ConnectArgs {
             ca,
             cert,
             key,
+            token_file,
             vault_id,
             injector_id,
             timeout,
@@ -211,6 +219,7 @@ impl ConnectArgs {
             ca,
             cert,
             key,
+            token_file,
             vault_id,
             injector_id,
             timeout,
@@ -233,6 +242,7 @@ impl ConnectArgs {
             ca,
             cert,
             key,
+            token_file,
             vault_id,
             injector_id,
             timeout,
@@ -249,6 +259,7 @@ impl ConnectArgs {
             ca: absolute(ca)?,
             cert: absolute(cert)?,
             key: absolute(key)?,
+            token_file: absolute(token_file)?,
             vault_id,
             injector_id,
             timeout,
@@ -266,6 +277,7 @@ impl ConnectArgs {
             ca: path("AEROSTACK_CA"),
             cert: path("AEROSTACK_CERT"),
             key: path("AEROSTACK_KEY"),
+            token_file: path("AEROSTACK_TOKEN_FILE"),
             vault_id: text("AEROSTACK_VAULT_ID"),
             injector_id: text("AEROSTACK_INJECTOR_ID"),
             timeout: text("AEROSTACK_TIMEOUT"),
@@ -297,9 +309,13 @@ impl ConnectArgs {
     /// Fills the missing settings with those of `other`.
     ///
     /// A principal and a probe belong to the address of a service. They are taken from `other` only together with its
-    /// address.
+    /// address. A certificate and a token are two identities, and `other` does not add the one that is missing.
     fn or(self, other: Self) -> Self {
         let (same_vault, same_injector) = (self.vault.is_none(), self.injector.is_none());
+        let (has_token, has_certificate) = (
+            self.token_file.is_some(),
+            self.cert.is_some() || self.key.is_some(),
+        );
         Self {
             context: self.context,
             dir: self.dir,
@@ -307,8 +323,9 @@ impl ConnectArgs {
             injector: self.injector.or(other.injector),
             data_plane: self.data_plane.or(other.data_plane),
             ca: self.ca.or(other.ca),
-            cert: self.cert.or(other.cert),
-            key: self.key.or(other.key),
+            cert: self.cert.or(other.cert.filter(|_| !has_token)),
+            key: self.key.or(other.key.filter(|_| !has_token)),
+            token_file: self.token_file.or(other.token_file.filter(|_| !has_certificate)),
             vault_id: self.vault_id.or(other.vault_id.filter(|_| same_vault)),
             injector_id: self.injector_id.or(other.injector_id.filter(|_| same_injector)),
             vault_metrics: self.vault_metrics.or(other.vault_metrics.filter(|_| same_vault)),

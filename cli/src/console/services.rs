@@ -4,6 +4,7 @@ mod explained;
 mod keys;
 mod servers;
 
+use chassis::service_channel::ServiceChannel;
 use proto::{
     SecretName,
     injector::v1::{ListServersRequest, Server, server_service_client::ServerServiceClient},
@@ -15,7 +16,6 @@ use proto::{
         workspace_service_client::WorkspaceServiceClient,
     },
 };
-use tonic::transport::Channel;
 
 use super::remembered_access::RememberedAccess;
 use crate::{
@@ -49,11 +49,11 @@ impl Services {
         })
     }
 
-    fn workspace_client(&self) -> WorkspaceServiceClient<Channel> {
+    fn workspace_client(&self) -> WorkspaceServiceClient<ServiceChannel> {
         WorkspaceServiceClient::new(self.vault.channel.clone())
     }
 
-    pub(super) fn secret_client(&self) -> SecretServiceClient<Channel> {
+    pub(super) fn secret_client(&self) -> SecretServiceClient<ServiceChannel> {
         SecretServiceClient::new(self.vault.channel.clone())
     }
 

@@ -14,6 +14,7 @@ fn context(name: &str) -> Context {
         ca: None,
         cert: None,
         key: Some("/keys/admin-key.pem".into()),
+        token_file: None,
         vault_id: None,
         injector_id: None,
         timeout: Some("5".to_owned()),

@@ -1,6 +1,6 @@
 //! The workspace, the secret and the server of the demo, and the administrator's client that makes them.
 
-use chassis::telemetry::chain;
+use chassis::{service_channel::ServiceChannel, telemetry::chain};
 use proto::{
     injector::v1::{
         AddServerRequest, Server, UpdateServerRequest, server_service_client::ServerServiceClient,
@@ -11,7 +11,7 @@ use proto::{
         secret_service_client::SecretServiceClient, workspace_service_client::WorkspaceServiceClient,
     },
 };
-use tonic::{Code, transport::Channel};
+use tonic::Code;
 
 use crate::{
     connect::Connection,
@@ -57,8 +57,8 @@ pub(super) fn new_value() -> String {
 }
 
 pub(super) struct DemoAdmin {
-    vault: Channel,
-    injector: Channel,
+    vault: ServiceChannel,
+    injector: ServiceChannel,
 }
 
 impl DemoAdmin {

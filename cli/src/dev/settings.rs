@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use chassis::{
-    args::{ProcessArgs, RoleArgs, TlsArgs, defaults},
+    args::{JwtArgs, ProcessArgs, RoleArgs, TlsArgs, defaults},
     telemetry::LogFormat,
 };
 
@@ -24,6 +24,7 @@ pub(super) fn of_vault(args: &DevArgs, directory: &DevDirectory) -> vault_servic
             root_active: None,
         },
         tls: tls_args(&pki.vault, pki),
+        jwt: JwtArgs::default(),
         roles: role_args(),
         injector: vec![format!("{INJECTOR_ID}=*")],
         keepalive: defaults(),
@@ -55,7 +56,9 @@ pub(super) fn of_injector(
         vault_id: Some(VAULT_ID.to_owned()),
         vault_cert: Some(pki.injector.cert.clone()),
         vault_key: Some(pki.injector.key.clone()),
+        vault_token_file: None,
         tls: tls_args(&pki.injector, pki),
+        jwt: JwtArgs::default(),
         roles: role_args(),
         data_plane_tls_cert: None,
         data_plane_tls_key: None,

@@ -60,10 +60,10 @@ fn the_services_accept_what_the_authority_issues() {
         load(&vault, "vault").principal(),
         Some(Principal::parse(id).unwrap())
     );
-    tls::grpc_server(load(&vault, "vault"), &authorities).unwrap();
+    tls::grpc_server(load(&vault, "vault"), Some(&authorities)).unwrap();
     let authorities = Authorities::load(&injector.join("ca.pem")).unwrap();
     tls::grpc_client(
-        load(&injector, "injector"),
+        Some(load(&injector, "injector")),
         &authorities,
         Principal::parse(id).unwrap(),
     )

@@ -9,7 +9,7 @@ use chassis::{channel::ServiceAddress, telemetry::chain, tls::WrongPeer};
 use rustls::{CertificateError, Error as TlsError};
 use tonic::{Code, Status};
 
-use super::seal_keys::Identities;
+use super::credentials::{InjectorIdentity, VaultCredentials};
 
 /// The kind of a problem. A problem of the same kind with another text is not logged again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +22,8 @@ enum ProblemKind {
     VaultCertificate,
     /// The vault does not accept the injector's certificate.
     OwnCertificate,
+    /// The injector has no valid token, or the vault does not accept it.
+    OwnToken,
     /// The vault knows the injector and does not let it decrypt.
     NotAllowed,
     /// The server at the vault's address is no vault, or an old one.
@@ -64,11 +66,12 @@ impl Problem {
     }
 
     /// Returns the problem behind a stream that ended, which is `fault` when the status does not name a better one.
-    fn of_stream(status: &Status, fault: Option<Self>) -> Self {
-        let kind = match status.code() {
-            Code::PermissionDenied => ProblemKind::NotAllowed,
-            Code::Unauthenticated => ProblemKind::OwnCertificate,
-            Code::Unimplemented => ProblemKind::NotAVault,
+    fn of_stream(status: &Status, fault: Option<Self>, injector: &InjectorIdentity) -> Self {
+        let kind = match (status.code(), injector) {
+            (Code::PermissionDenied, _) => ProblemKind::NotAllowed,
+            (Code::Unauthenticated, InjectorIdentity::Certificate(_)) => ProblemKind::OwnCertificate,
+            (Code::Unauthenticated, InjectorIdentity::Token(_)) => ProblemKind::OwnToken,
+            (Code::Unimplemented, _) => ProblemKind::NotAVault,
             _ => return fault.unwrap_or_else(|| Self::new(ProblemKind::Unreachable, chain(status))),
         };
         Self::new(kind, status.message())
@@ -96,7 +99,7 @@ pub(crate) struct VaultCondition(Arc<ConditionShared>);
 
 struct ConditionShared {
     address: String,
-    identities: Identities,
+    credentials: VaultCredentials,
     state: Mutex<VaultState>,
 }
 
@@ -107,10 +110,10 @@ enum VaultState {
 }
 
 impl VaultCondition {
-    pub(crate) fn new(vault: &ServiceAddress, identities: &Identities) -> Self {
+    pub(crate) fn new(vault: &ServiceAddress, credentials: &VaultCredentials) -> Self {
         Self(Arc::new(ConditionShared {
             address: vault.to_string(),
-            identities: identities.clone(),
+            credentials: credentials.clone(),
             state: Mutex::new(VaultState::Starting),
         }))
     }
@@ -155,15 +158,19 @@ impl VaultCondition {
     }
 
     pub(super) fn failed(&self, status: &Status, fault: &ConnectionFault) {
-        let problem = Problem::of_stream(status, fault.take());
+        let credentials = &self.0.credentials;
+        let problem = Problem::of_stream(status, fault.take(), &credentials.injector);
         let mut state = lock(&self.0.state);
-        if matches!(&*state, VaultState::Failing(before) if before.kind == problem.kind) {
+        if let VaultState::Failing(before) = &mut *state
+            && before.kind == problem.kind
+        {
+            *before = problem;
             return;
         }
         tracing::warn!(
             vault = self.0.address,
-            expected = %self.0.identities.vault,
-            presented = %self.0.identities.injector,
+            expected = %credentials.vault,
+            presented = credentials.presented(),
             code = ?status.code(),
             error = problem.detail,
             advice = self.advice(problem.kind),
@@ -173,7 +180,7 @@ impl VaultCondition {
     }
 
     fn advice(&self, kind: ProblemKind) -> String {
-        let Identities { vault, injector } = &self.0.identities;
+        let vault = &self.0.credentials.vault;
         match kind {
             ProblemKind::Unreachable => {
                 "check that the vault runs and that --vault is its gRPC address".into()
@@ -189,7 +196,15 @@ impl VaultCondition {
                 "check that --vault-cert has not expired and comes from a CA in the vault's --client-ca"
                     .into()
             }
-            ProblemKind::NotAllowed => format!("start the vault with --injector {injector}=WORKSPACES"),
+            ProblemKind::OwnToken => {
+                "check that --vault-token-file is renewed in time, and that its issuer and audience are those of a --jwt-issuer of \
+                 the vault"
+                    .into()
+            }
+            ProblemKind::NotAllowed => format!(
+                "start the vault with --injector {}=WORKSPACES",
+                self.0.credentials.presented()
+            ),
             ProblemKind::NotAVault => "check that --vault is the address of a vault of this version".into(),
             ProblemKind::Broken => "the vault may be restarting; see its log".into(),
         }

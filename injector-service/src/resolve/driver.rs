@@ -6,7 +6,6 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
 };
 
 use proto::{
@@ -14,7 +13,7 @@ use proto::{
     seal::SealError,
     vault::v1::{
         DecryptAnswer, DecryptCall, DecryptRequest, DecryptStreamRequest, DecryptStreamResponse,
-        decrypt_answer::Outcome, decrypt_service_client::DecryptServiceClient,
+        decrypt_answer::Outcome,
     },
 };
 use tokio::{
@@ -22,14 +21,15 @@ use tokio::{
     task::yield_now,
     time::{self, Instant},
 };
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming, transport::Channel};
 
 use super::{
     backoff::{self, Backoff},
     condition::{ConnectionFault, VaultCondition},
+    credentials::VaultCredentials,
+    open_stream::{OpenStream, Renewal, StreamOpener},
     pending::{PendingRequest, PendingRequests, SentRequest},
-    seal_keys::{Identities, Rotation, SealKeys, not_sealed_for_us},
+    seal_keys::{Rotation, SealKeys, not_sealed_for_us},
     vault_refusal::vault_refusal,
 };
 
@@ -41,18 +41,11 @@ const FULL_MESSAGE_BYTES: usize = 48 * 1024;
 /// A message with more names than this takes no further request. A request has at most 64 names, and the vault takes
 /// messages of 1,024 names.
 const FULL_MESSAGE_NAMES: usize = 1024 - 64;
-/// Messages that may wait for tonic to send them.
-const MAX_UNSENT_MESSAGES: usize = 4;
-/// Upper bound for the bytes of one `DecryptStreamResponse`.
-const MAX_ANSWER_MESSAGE: usize = 64 << 20;
-/// Time limit for opening a stream, which includes connecting.
-const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(super) struct StreamDriver {
-    channel: Channel,
+    opener: StreamOpener,
     condition: VaultCondition,
     fault: ConnectionFault,
-    identities: Identities,
     queue: mpsc::Receiver<PendingRequest>,
     pending: PendingRequests,
     connected: Arc<AtomicBool>,
@@ -62,6 +55,8 @@ pub(super) struct StreamDriver {
 enum StreamEnd {
     /// Another stream may be opened.
     Broken(Status),
+    /// This stream, which was opened with the renewed token, takes its place.
+    Renewed(Box<OpenStream>),
     /// Every `StreamHandle` was dropped.
     NoCallers,
 }
@@ -72,22 +67,46 @@ impl From<SealError> for StreamEnd {
     }
 }
 
-type Answers = Streaming<DecryptStreamResponse>;
-type Messages = mpsc::Sender<DecryptStreamRequest>;
+/// The stream that the driver serves.
+struct ServedStream {
+    messages: mpsc::Sender<DecryptStreamRequest>,
+    answers: Streaming<DecryptStreamResponse>,
+    /// Boxed, so that the keys are never moved, and are wiped when the stream ends.
+    keys: Box<SealKeys>,
+    renewal: Renewal,
+    /// Time at which the token of the stream expires.
+    expiry: Option<Instant>,
+}
+
+impl ServedStream {
+    fn new(stream: OpenStream, opener: &StreamOpener) -> Result<Self, SealError> {
+        let OpenStream {
+            messages,
+            answers,
+            credentials,
+        } = stream;
+        Ok(Self {
+            messages,
+            answers,
+            renewal: Renewal::begin(opener, credentials.token.as_ref()),
+            expiry: credentials.expiry(),
+            keys: Box::new(SealKeys::new(credentials.identities)?),
+        })
+    }
+}
 
 impl StreamDriver {
     pub(super) fn new(
         channel: Channel,
         (condition, fault): (VaultCondition, ConnectionFault),
-        identities: Identities,
+        credentials: VaultCredentials,
         queue: mpsc::Receiver<PendingRequest>,
         connected: Arc<AtomicBool>,
     ) -> Self {
         Self {
-            channel,
+            opener: StreamOpener::new(channel, credentials),
             condition,
             fault,
-            identities,
             queue,
             pending: PendingRequests::new(),
             connected,
@@ -97,10 +116,18 @@ impl StreamDriver {
 
     /// Serves one stream after the other, with pauses between them, until no caller is left.
     pub(super) async fn run(mut self) {
+        let mut renewed = None;
         loop {
-            let end = self.serve_stream().await;
+            let status = match self.serve_next(renewed.take()).await {
+                StreamEnd::Broken(status) => status,
+                StreamEnd::Renewed(stream) => {
+                    self.pending.requeue_sent();
+                    renewed = Some(stream);
+                    continue;
+                }
+                StreamEnd::NoCallers => break,
+            };
             let was_connected = self.connected.swap(false, Ordering::Relaxed);
-            let StreamEnd::Broken(status) = end else { return };
             if was_connected {
                 self.condition.broke(&status, &self.fault);
             } else {
@@ -111,39 +138,36 @@ impl StreamDriver {
             let pause = self.backoff.pause();
             self.admit_during(time::sleep(pause)).await;
         }
+        self.connected.store(false, Ordering::Relaxed);
     }
 
-    async fn serve_stream(&mut self) -> StreamEnd {
-        let (messages, mut answers) = match self.open_stream().await {
-            Ok(stream) => stream,
-            Err(status) => return StreamEnd::Broken(status),
+    /// Serves the stream `renewed`, or opens one.
+    async fn serve_next(&mut self, renewed: Option<Box<OpenStream>>) -> StreamEnd {
+        let opener = self.opener.clone();
+        let stream = match renewed {
+            Some(stream) => *stream,
+            None => match self.admit_during(opener.open()).await {
+                Ok(stream) => stream,
+                Err(status) => return StreamEnd::Broken(status),
+            },
         };
         self.connected.store(true, Ordering::Relaxed);
         self.condition.connected(&self.fault);
-        // Boxed, so that the keys are never moved, and are wiped when the stream ends.
-        let mut keys = match SealKeys::new(self.identities.clone()) {
-            Ok(keys) => Box::new(keys),
-            Err(error) => return StreamEnd::Broken(Status::internal(error.to_string())),
-        };
+        match ServedStream::new(stream, &opener) {
+            Ok(stream) => self.serve_stream(stream).await,
+            Err(error) => StreamEnd::Broken(Status::internal(error.to_string())),
+        }
+    }
+
+    async fn serve_stream(&mut self, mut stream: ServedStream) -> StreamEnd {
         let opened = Instant::now();
         loop {
-            if let Err(end) = self.step(&messages, &mut answers, &mut keys).await {
+            if let Err(end) = self.step(&mut stream).await {
                 if opened.elapsed() > backoff::LONGEST {
                     self.backoff.reset();
                 }
                 return end;
             }
-        }
-    }
-
-    async fn open_stream(&mut self) -> Result<(Messages, Answers), Status> {
-        let (messages, outbound) = mpsc::channel(MAX_UNSENT_MESSAGES);
-        let client = DecryptServiceClient::new(self.channel.clone());
-        let mut client = client.max_decoding_message_size(MAX_ANSWER_MESSAGE);
-        let opening = client.decrypt_stream(ReceiverStream::new(outbound));
-        match self.admit_during(time::timeout(OPEN_TIMEOUT, opening)).await {
-            Ok(opened) => Ok((messages, opened?.into_inner())),
-            Err(_) => Err(Status::deadline_exceeded("the vault opens no stream")),
         }
     }
 
@@ -160,24 +184,32 @@ impl StreamDriver {
         }
     }
 
-    /// Receives an answer message, sends a batch, admits a request, or rotates the key, whichever is possible first.
+    /// Receives an answer message, sends a batch, admits a request, rotates the key, or changes to the stream with the renewed
+    /// token, whichever is possible first.
     ///
     /// Answers come first, and are received also while nothing can be sent: the vault stops reading requests while its
     /// answers wait.
-    async fn step(
-        &mut self,
-        messages: &Messages,
-        answers: &mut Answers,
-        keys: &mut SealKeys,
-    ) -> Result<(), StreamEnd> {
+    async fn step(&mut self, stream: &mut ServedStream) -> Result<(), StreamEnd> {
+        let ServedStream {
+            messages,
+            answers,
+            keys,
+            renewal,
+            expiry,
+        } = stream;
         let broken = |status| Err(StreamEnd::Broken(status));
         let (announce, wake_at) = match keys.rotation() {
             Rotation::NotBefore(time) => (false, time),
             Rotation::Announce { deadline } => (true, deadline),
             Rotation::Overdue => return broken(Status::deadline_exceeded("the vault took up no new key")),
         };
+        let wake_at = expiry.map_or(wake_at, |expiry| expiry.min(wake_at));
+        if expiry.is_some_and(|expiry| expiry <= Instant::now()) {
+            return broken(Status::unauthenticated("the injector's token has expired"));
+        }
         tokio::select! {
             biased;
+            renewed = renewal.ready() => return Err(StreamEnd::Renewed(renewed)),
             answer = answers.message() => match answer {
                 Ok(Some(message)) => self.receive(message, keys)?,
                 Ok(None) => return broken(Status::unavailable("the vault ended the stream")),

@@ -7,7 +7,9 @@
 mod answer;
 mod backoff;
 mod condition;
+mod credentials;
 mod driver;
+mod open_stream;
 mod pending;
 mod request;
 mod seal_keys;
@@ -35,7 +37,7 @@ use seal_keys::OpenedAnswer;
 use stream::StreamHandle;
 
 pub(crate) use condition::{ConnectionFault, VaultCondition};
-pub(crate) use seal_keys::Identities;
+pub(crate) use credentials::{InjectorIdentity, VaultCredentials};
 pub(crate) use stream::VaultDriver;
 
 /// Asks the vault for secrets. Clones share one stream to the vault.
@@ -68,12 +70,12 @@ pub(crate) enum SecretState {
 impl Resolver {
     /// Returns a resolver, and the driver that has to run for the resolver to get answers.
     pub(crate) fn new(
-        identities: Identities,
+        credentials: VaultCredentials,
         timeout: Duration,
         requires_all: bool,
         seconds: Histogram,
     ) -> (Self, VaultDriver) {
-        let (stream, driver) = stream::new(identities);
+        let (stream, driver) = stream::new(credentials);
         let resolver = Self {
             stream,
             timeout,

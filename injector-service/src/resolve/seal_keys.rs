@@ -18,11 +18,11 @@ const EPOCH: Duration = Duration::from_secs(55);
 /// Time in which the vault then has to seal to the next key. It first answers the requests that arrived before that key.
 const GRACE: Duration = Duration::from_secs(60);
 
-/// The principals of both ends of the stream, as their certificates name them. Sealed answers are bound to both.
+/// The principals of both ends of the stream. Sealed answers are bound to both.
 #[derive(Debug, Clone)]
-pub struct Identities {
-    pub vault: Principal,
-    pub injector: Principal,
+pub(super) struct Identities {
+    pub(super) vault: Principal,
+    pub(super) injector: Principal,
 }
 
 pub(super) struct OpenedAnswer {

@@ -16,10 +16,11 @@ use tonic::transport::Channel;
 
 use super::{
     condition::{ConnectionFault, VaultCondition},
+    credentials::VaultCredentials,
     driver::StreamDriver,
     pending::{PendingRequest, overloaded},
     request::VaultRequest,
-    seal_keys::{Identities, OpenedAnswer},
+    seal_keys::OpenedAnswer,
 };
 
 /// Requests that wait for the driver. Further requests are refused at once.
@@ -34,16 +35,16 @@ pub(super) struct StreamHandle {
 
 /// The task that sends the requests of a [`Resolver`](super::Resolver) to the vault, before it runs.
 pub(crate) struct VaultDriver {
-    identities: Identities,
+    credentials: VaultCredentials,
     queue: mpsc::Receiver<PendingRequest>,
     connected: Arc<AtomicBool>,
 }
 
-pub(super) fn new(identities: Identities) -> (StreamHandle, VaultDriver) {
+pub(super) fn new(credentials: VaultCredentials) -> (StreamHandle, VaultDriver) {
     let (requests, queue) = mpsc::channel(QUEUE_LEN);
     let connected = Arc::new(AtomicBool::new(false));
     let driver = VaultDriver {
-        identities,
+        credentials,
         queue,
         connected: connected.clone(),
     };
@@ -64,11 +65,11 @@ impl VaultDriver {
         shutdown: CancellationToken,
     ) {
         let Self {
-            identities,
+            credentials,
             queue,
             connected,
         } = self;
-        let driver = StreamDriver::new(channel, (condition, fault), identities, queue, connected);
+        let driver = StreamDriver::new(channel, (condition, fault), credentials, queue, connected);
         shutdown.run_until_cancelled(driver.run()).await;
     }
 }

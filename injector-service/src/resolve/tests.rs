@@ -14,7 +14,7 @@ use proto::{
 };
 
 use super::{
-    seal_keys::{Rotation, SealKeys},
+    seal_keys::{Identities, Rotation, SealKeys},
     *,
 };
 
@@ -36,6 +36,14 @@ fn status(name: &str, status: DecryptStatus) -> SecretAndValue {
         ..Default::default()
     };
     (secret, None)
+}
+
+fn credentials() -> VaultCredentials {
+    let Identities { vault, injector } = identities();
+    VaultCredentials {
+        vault,
+        injector: InjectorIdentity::Certificate(injector),
+    }
 }
 
 fn identities() -> Identities {

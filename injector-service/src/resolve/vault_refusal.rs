@@ -20,7 +20,7 @@ pub(super) fn vault_refusal(error: DecryptError) -> Refusal {
         ),
         Reason::Unauthenticated => Refusal::new(
             Reason::VaultRefused,
-            "the vault does not accept this injector's certificate, which may have expired",
+            "the vault does not accept this injector's certificate or token, which may have expired",
         ),
         Reason::WorkspaceNotFound
         | Reason::WorkspaceReplaced
@@ -34,6 +34,7 @@ pub(super) fn vault_refusal(error: DecryptError) -> Refusal {
         | Reason::StorageUnavailable
         | Reason::StorageFull
         | Reason::AuditUnavailable
+        | Reason::TokenKeysUnavailable
         | Reason::ShuttingDown
         | Reason::Overloaded
         | Reason::DeadlineExceeded => Refusal::new(reason, message),
@@ -137,6 +138,7 @@ mod tests {
             Reason::RootKeyProviderUnavailable,
             Reason::StorageUnavailable,
             Reason::AuditUnavailable,
+            Reason::TokenKeysUnavailable,
             Reason::ShuttingDown,
             Reason::Overloaded,
         ] {

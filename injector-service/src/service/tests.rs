@@ -32,7 +32,7 @@ use crate::{
     address::OwnListeners,
     authz::TABLE,
     registry::{Registry, WorkspaceQuota},
-    resolve::{Identities, Resolver, VaultDriver},
+    resolve::{InjectorIdentity, Resolver, VaultCredentials, VaultDriver},
 };
 
 const FILE: &str = "\
@@ -52,9 +52,9 @@ struct Fixture {
 
 impl Fixture {
     async fn new() -> Self {
-        let ends = Identities {
+        let ends = VaultCredentials {
             vault: Principal::parse("dns:vault").unwrap(),
-            injector: Principal::parse("dns:injector").unwrap(),
+            injector: InjectorIdentity::Certificate(Principal::parse("dns:injector").unwrap()),
         };
         let (resolver, link) = Resolver::new(ends, Duration::from_millis(1), false, Histogram::new([1.0]));
         Self {

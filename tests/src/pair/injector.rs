@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
 use bytes::Bytes;
 use chassis::{
-    args::{RoleArgs, TlsArgs},
+    args::{JwtArgs, RoleArgs, TlsArgs},
     signal::ServiceSignals,
 };
 use http::Response;
@@ -62,11 +62,13 @@ pub fn injector_settings(
         vault_id: Some(pki::VAULT.to_owned()),
         vault_cert: Some(files.cert.clone()),
         vault_key: Some(files.key.clone()),
+        vault_token_file: None,
         tls: TlsArgs {
             tls_cert: Some(files.cert),
             tls_key: Some(files.key),
             client_ca: Some(pki.ca_file()),
         },
+        jwt: JwtArgs::default(),
         roles: RoleArgs {
             admin: vec![pki::ADMIN.to_owned()],
             ..RoleArgs::default()

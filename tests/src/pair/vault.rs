@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use chassis::args::{RoleArgs, TlsArgs, defaults};
+use chassis::args::{JwtArgs, RoleArgs, TlsArgs, defaults};
 use proto::vault::v1::{
     CreateWorkspaceRequest, DeleteSecretRequest, Plan, PutSecretRequest, Secret, Workspace,
     decrypt_service_client::DecryptServiceClient, key_service_client::KeyServiceClient,
@@ -48,6 +48,7 @@ pub fn vault_settings(pki: &Pki, dir: &TempDir) -> vault_service::config::Settin
             tls_key: Some(files.key),
             client_ca: Some(pki.ca_file()),
         },
+        jwt: JwtArgs::default(),
         roles: RoleArgs {
             admin: vec![pki::ADMIN.to_owned()],
             ..RoleArgs::default()

@@ -10,6 +10,7 @@ use std::{
 use chassis::{
     authz::{Access, AccessTable, AuthzLayer, Binding, Policy, Role, Scope},
     grpc,
+    jwt::Issuers,
     keepalive::Ping,
     tls::{self, Authorities, Identity},
     worker_threads::ThreadCount,
@@ -104,7 +105,7 @@ impl Fake {
         const ROLES: &[Role] = &[Role::Injector];
         let files = issuer.principal(id);
         let identity = Identity::load(&files.cert, &files.key).unwrap();
-        let tls = tls::grpc_server(identity, &Authorities::load(&pki.ca_file()).unwrap()).unwrap();
+        let tls = tls::grpc_server(identity, Some(&Authorities::load(&pki.ca_file()).unwrap())).unwrap();
         let principal = Principal::parse(pki::INJECTOR).unwrap();
         let policy = Policy::new([Binding {
             principal,
@@ -122,6 +123,7 @@ impl Fake {
             tls,
             authz.layer(routes.prepare()),
             authz,
+            Issuers::default(),
             grpc::Options {
                 threads: ThreadCount::One,
                 ping: Ping {

@@ -10,6 +10,7 @@ use std::{
 };
 
 use chassis::caller::{Caller, Peer};
+use proto::Reason;
 use tonic::{Code, Status, body::Body};
 use tonic_types::StatusExt as _;
 use tower::{Layer, Service};
@@ -103,7 +104,7 @@ impl AuditedCall {
         let refused = refused(&response);
         let is_denied = refused
             .as_ref()
-            .is_some_and(|(code, _)| matches!(code, Code::Unauthenticated | Code::PermissionDenied));
+            .is_some_and(|(code, reason)| is_denial(*code, reason));
         if !mem::replace(&mut self.is_decision, false) && !is_denied {
             return response;
         }
@@ -148,6 +149,12 @@ impl Drop for AuditedCall {
     }
 }
 
+/// Returns true when the caller was refused, and not the call. Nobody knows a caller whose token cannot be verified.
+fn is_denial(code: Code, reason: &str) -> bool {
+    matches!(code, Code::Unauthenticated | Code::PermissionDenied)
+        || reason == Reason::TokenKeysUnavailable.name()
+}
+
 /// Returns the code and reason of a refusal from the head of the answer; `None` for any other answer.
 fn refused(response: &http::Response<Body>) -> Option<(Code, String)> {
     let status = Status::from_header_map(response.headers()).filter(|status| status.code() != Code::Ok)?;
@@ -168,7 +175,7 @@ mod tests {
         time::{Duration, SystemTime},
     };
 
-    use proto::{Principal, Reason, Refusal};
+    use proto::{Principal, Refusal};
     use serde_json::{Value, json};
     use tokio::time::timeout;
     use tower::service_fn;

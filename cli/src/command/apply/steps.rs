@@ -1,5 +1,6 @@
 //! Makes the changes of a difference, one call after the other.
 
+use chassis::service_channel::ServiceChannel;
 use injector_service::description::ServerDescription;
 use jiff::Timestamp;
 use prost_types::FieldMask;
@@ -15,7 +16,6 @@ use proto::{
         workspace_service_client::WorkspaceServiceClient,
     },
 };
-use tonic::transport::Channel;
 
 use super::text::change_name;
 use crate::{
@@ -232,11 +232,11 @@ impl Steps<'_> {
             .map(drop)
     }
 
-    fn workspaces(&self) -> WorkspaceServiceClient<Channel> {
+    fn workspaces(&self) -> WorkspaceServiceClient<ServiceChannel> {
         WorkspaceServiceClient::new(self.vault.channel.clone())
     }
 
-    fn servers(&self) -> ServerServiceClient<Channel> {
+    fn servers(&self) -> ServerServiceClient<ServiceChannel> {
         ServerServiceClient::new(self.injector.channel.clone())
     }
 }

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use chassis::service_channel::ServiceChannel;
 use clap::Args;
 use prost_types::Timestamp;
 use proto::{SecretName, SecretNameError, vault::v1::secret_service_client::SecretServiceClient};
-use tonic::transport::Channel;
 
 use crate::{
     connect::Remote,
@@ -69,7 +69,7 @@ impl ExpiryArgs {
     }
 }
 
-pub(super) fn client(vault: &Remote) -> SecretServiceClient<Channel> {
+pub(super) fn client(vault: &Remote) -> SecretServiceClient<ServiceChannel> {
     SecretServiceClient::new(vault.channel.clone())
 }
 

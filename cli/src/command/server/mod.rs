@@ -3,6 +3,7 @@
 mod injection;
 mod spec;
 
+use chassis::service_channel::ServiceChannel;
 use clap::{Args, Subcommand};
 use proto::{
     Reason, Warning,
@@ -13,7 +14,6 @@ use proto::{
     },
 };
 use serde::Serialize;
-use tonic::transport::Channel;
 
 use self::spec::SpecArgs;
 use crate::{
@@ -164,7 +164,7 @@ impl ServerCommand {
     }
 }
 
-fn client(injector: &Remote) -> ServerServiceClient<Channel> {
+fn client(injector: &Remote) -> ServerServiceClient<ServiceChannel> {
     ServerServiceClient::new(injector.channel.clone())
 }
 

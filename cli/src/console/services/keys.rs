@@ -2,17 +2,17 @@
 
 use std::collections::BTreeMap;
 
+use chassis::service_channel::ServiceChannel;
 use proto::vault::v1::{
     GetKeyStatusRequest, GetKeyStatusResponse, ListWorkspaceKeysRequest, RotateRootKeyRequest,
     RotateWorkspaceKeyRequest, WorkspaceKey, key_service_client::KeyServiceClient,
 };
 use tokio::task::JoinSet;
-use tonic::transport::Channel;
 
 use super::Services;
 use crate::{connect::Remote, failure::Failure};
 
-fn client(vault: &Remote) -> KeyServiceClient<Channel> {
+fn client(vault: &Remote) -> KeyServiceClient<ServiceChannel> {
     KeyServiceClient::new(vault.channel.clone())
 }
 

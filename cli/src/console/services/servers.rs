@@ -1,5 +1,6 @@
 //! The calls to the injector that the pages of servers are made of.
 
+use chassis::service_channel::ServiceChannel;
 use proto::{
     ServerName, Warning, WorkspaceName,
     injector::v1::{
@@ -9,7 +10,6 @@ use proto::{
     },
 };
 use tokio::task::JoinSet;
-use tonic::transport::Channel;
 
 use super::{Services, explained::Explained};
 use crate::{
@@ -23,7 +23,7 @@ use crate::{
 const CONCURRENT_EXPLANATIONS: usize = 16;
 
 impl Services {
-    fn server_client(&self) -> ServerServiceClient<Channel> {
+    fn server_client(&self) -> ServerServiceClient<ServiceChannel> {
         client(&self.injector)
     }
 
@@ -175,7 +175,7 @@ impl Services {
     }
 }
 
-fn client(injector: &Remote) -> ServerServiceClient<Channel> {
+fn client(injector: &Remote) -> ServerServiceClient<ServiceChannel> {
     ServerServiceClient::new(injector.channel.clone())
 }
 

@@ -137,7 +137,8 @@ fn console_hint(reason: Reason) -> Option<&'static str> {
              --allow-later-expiry`"
         }
         Reason::Unauthenticated => {
-            "start `aerostack console` with a client certificate: --cert and --key, or --dir"
+            "start `aerostack console` with a client certificate (--cert and --key, or --dir), or with a token that is valid now \
+             (--token-file)"
         }
         Reason::VaultUnavailable | Reason::StorageUnavailable | Reason::ShuttingDown | Reason::Overloaded => {
             "try again; the page `Status` shows the state of both services"

@@ -33,7 +33,7 @@ use tonic::{
 };
 use tower::service_fn;
 
-use super::{Duration, Identities, Resolver, Uid, identities};
+use super::{Duration, Identities, Resolver, Uid, VaultCredentials, credentials, identities};
 use crate::resolve::{ConnectionFault, VaultCondition};
 
 /// Time limit for messages of the injector, which rotates its key every minute.
@@ -69,11 +69,19 @@ pub(crate) fn start(timeout: Duration) -> (Resolver, FakeVault) {
 
 /// Returns a resolver with this timeout, and a vault that accepts no connection yet.
 pub(super) fn start_unreachable(timeout: Duration) -> (Resolver, FakeVault) {
+    start_unreachable_for(timeout, credentials())
+}
+
+/// Does the same for an injector with these credentials.
+pub(super) fn start_unreachable_for(
+    timeout: Duration,
+    credentials: VaultCredentials,
+) -> (Resolver, FakeVault) {
     let (opened, streams) = mpsc::unbounded_channel();
     let accepts = Arc::new(AtomicBool::new(false));
-    let (resolver, driver) = Resolver::new(identities(), timeout, false, Histogram::new([1.0]));
+    let (resolver, driver) = Resolver::new(credentials.clone(), timeout, false, Histogram::new([1.0]));
     let stop = CancellationToken::new();
-    let condition = VaultCondition::new(&"127.0.0.1:7150".parse().unwrap(), &identities());
+    let condition = VaultCondition::new(&"127.0.0.1:7150".parse().unwrap(), &credentials);
     let channel = channel(opened, accepts.clone());
     tokio::spawn(driver.run(channel, ConnectionFault::default(), condition, stop.clone()));
     let vault = FakeVault {

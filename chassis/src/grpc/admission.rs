@@ -1,0 +1,175 @@
+//! The decision which connections are served, and within which limits.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use proto::Principal;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+use super::connection::ConnectionLimits;
+use crate::{
+    authz::AuthzLayer,
+    caller::Peer,
+    connection_slots::{Eviction, Holder, Slot, Slots},
+    jwt::Issuers,
+};
+
+/// Maximum number of concurrent connections of principals with a role.
+const MAX_CONNECTIONS: usize = 10_000;
+/// Limits of one connection of a principal with a role.
+pub(super) const WITH_ROLE: ConnectionLimits = ConnectionLimits {
+    streams: 1_000,
+    header_list: 32 * 1024,
+    windows: None,
+    age: None,
+};
+
+/// Maximum number of concurrent connections of clients that have no certificate, or no role. Such clients may only
+/// check the service's health, so a few short connections are enough. All these connections together take 33 MiB when
+/// every stream is open and has 4 KiB of headers.
+const MAX_WITHOUT_ROLE: usize = 256;
+/// Limits of one connection of a client without a role.
+pub(super) const WITHOUT_ROLE: ConnectionLimits = ConnectionLimits {
+    streams: 8,
+    header_list: 8 * 1024,
+    windows: Some((16 * 1024, 64 * 1024)),
+    age: Some(Duration::from_secs(30)),
+};
+
+/// Limits of one connection of a client without a role while the service accepts tokens, which have up to 16 KiB. Once a token
+/// gives the client a role, only `age` ends to count, because HTTP/2 announces the other limits when the connection begins.
+/// All these connections together take 100 MiB when every stream is open and has the largest headers.
+pub(super) const WITHOUT_ROLE_YET: ConnectionLimits = ConnectionLimits {
+    streams: 16,
+    header_list: 24 * 1024,
+    windows: Some((64 * 1024, 128 * 1024)),
+    age: WITHOUT_ROLE.age,
+};
+
+/// Decides which connections are served once their clients are known.
+#[derive(Clone)]
+pub(super) struct Admission {
+    pub(super) authz: AuthzLayer,
+    pub(super) issuers: Issuers,
+    with_role: Slots,
+    without_role: Slots,
+}
+
+impl Admission {
+    pub(super) fn new(authz: AuthzLayer, issuers: Issuers) -> Self {
+        Self {
+            authz,
+            issuers,
+            with_role: Slots::new("client with a role", MAX_CONNECTIONS, Eviction::FromLargerHolder),
+            without_role: Slots::new("client without a role", MAX_WITHOUT_ROLE, Eviction::OldestIdle),
+        }
+    }
+
+    /// Returns a slot for a connection of `peer` and the connection's limits; `None` when the connection is refused.
+    pub(super) fn admit(
+        &self,
+        peer: &Peer,
+        address: SocketAddr,
+    ) -> Option<(ConnectionSlot, &'static ConnectionLimits)> {
+        if let Some(principal) = self.authz.with_role(peer) {
+            let slot = self.with_role.try_take(&Holder::Principal(principal.clone()));
+            if slot.is_none() {
+                log_share(principal);
+            }
+            return Some((ConnectionSlot::new(slot?, true), &WITH_ROLE));
+        }
+        let slot = self.without_role.try_take(&Holder::network(address))?;
+        // A newcomer can evict this connection even while a call is running.
+        slot.started();
+        let limits = match self.issuers.is_empty() {
+            true => &WITHOUT_ROLE,
+            false => &WITHOUT_ROLE_YET,
+        };
+        Some((ConnectionSlot::new(slot, false), limits))
+    }
+
+    /// Counts the connection among those of `peer`, whom a token on it has named, if `peer` has a role. Returns false when the
+    /// principal has its share of all connections.
+    pub(super) fn identify(&self, slot: &ConnectionSlot, peer: &Peer) -> bool {
+        let Some(principal) = self.authz.with_role(peer) else {
+            return true;
+        };
+        let is_counted = slot.move_to(&self.with_role, principal);
+        if !is_counted {
+            log_share(principal);
+        }
+        is_counted
+    }
+}
+
+fn log_share(principal: &Principal) {
+    tracing::warn!(%principal, "connection refused: the principal has its share of all connections");
+}
+
+/// The slot of one connection. A token can move the connection from the clients without a role to those with one. Clones
+/// share the slot.
+#[derive(Clone)]
+pub(super) struct ConnectionSlot(Arc<SharedSlot>);
+
+struct SharedSlot {
+    /// `None` once the connection has ended.
+    slot: Mutex<Option<Slot>>,
+    evictor: CancellationToken,
+    has_role: AtomicBool,
+}
+
+impl ConnectionSlot {
+    pub(super) fn new(slot: Slot, has_role: bool) -> Self {
+        Self(Arc::new(SharedSlot {
+            evictor: slot.evictor(),
+            slot: Mutex::new(Some(slot)),
+            has_role: AtomicBool::new(has_role),
+        }))
+    }
+
+    /// Returns true when the client has a role by its certificate, or by a token.
+    pub(super) fn has_role(&self) -> bool {
+        self.0.has_role.load(Ordering::Relaxed)
+    }
+
+    /// Takes one of `slots` for the connection, and gives back the one that it had. Only the first principal with a role
+    /// counts. Returns false when there is no slot for `principal`.
+    fn move_to(&self, slots: &Slots, principal: &Principal) -> bool {
+        let mut slot = self.lock();
+        let (Some(present), false) = (slot.as_ref(), self.has_role()) else {
+            return true;
+        };
+        let Some(taken) = slots.try_take_over(&Holder::Principal(principal.clone()), present) else {
+            return false;
+        };
+        *slot = Some(taken);
+        self.0.has_role.store(true, Ordering::Relaxed);
+        true
+    }
+
+    /// Gives the slot back: the connection has ended.
+    pub(super) fn release(&self) {
+        let slot = self.lock().take();
+        drop(slot);
+    }
+
+    /// Completes when the connection is evicted; the caller must then close the connection.
+    pub(super) fn evicted(&self) -> WaitForCancellationFutureOwned {
+        self.evictor().cancelled_owned()
+    }
+
+    /// Returns a token whose cancellation evicts the connection.
+    pub(super) fn evictor(&self) -> CancellationToken {
+        self.0.evictor.clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Slot>> {
+        self.0.slot.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,189 @@
+//! JSON Web Tokens (RFC 7519) that identify clients, such as those of Kubernetes' service accounts.
+//!
+//! The signatures are verified by ring, which the project uses for TLS as well: the tokens need no more of JWS than three
+//! parts and three algorithms. A token takes this way: [`Issuers::verify`] parses it (`jws`), finds its issuer and key
+//! (`issuer_keys`), checks the signature (`public_key`), and only then the claims (`claims`).
+
+mod bearer;
+mod claims;
+mod fetch;
+mod issuer_keys;
+mod jws;
+mod key_set;
+mod metrics;
+mod public_key;
+mod refusal;
+mod setting;
+mod source;
+#[cfg(test)]
+mod test_keys;
+#[cfg(test)]
+mod tests;
+mod token_file;
+mod verified_tokens;
+
+use std::{sync::Arc, time::SystemTime};
+
+use futures_util::future::join_all;
+use prometheus_client::registry::Registry;
+use proto::{Principal, PrincipalError};
+
+pub use bearer::{BearerToken, ClaimedIdentity, TokenFileError};
+use issuer_keys::IssuerKeys;
+use jws::ParsedToken;
+use metrics::JwtMetrics;
+pub use refusal::TokenRefusal;
+pub use setting::{IssuerSetting, IssuerSettingError};
+pub use token_file::{ClientToken, TokenExpiry, TokenFile};
+use verified_tokens::{KnownToken, TokenDigest, VerifiedTokens};
+
+/// The name of the issuer whose service accounts have a short form in the settings.
+const KUBERNETES: &str = "kubernetes";
+/// The first part of the subjects of Kubernetes' service accounts.
+const SERVICE_ACCOUNT: &str = "system:serviceaccount:";
+/// Longest part of a token's text that is logged, in characters.
+const MAX_LOGGED: usize = 200;
+
+/// The issuers whose tokens a service accepts. Clones share their keys.
+///
+/// [`Issuers::keep_fresh`] has to run while tokens are verified.
+#[derive(Clone, Default)]
+pub struct Issuers(Arc<SharedIssuers>);
+
+#[derive(Default)]
+struct SharedIssuers {
+    issuers: Vec<IssuerKeys>,
+    verified: VerifiedTokens,
+    metrics: JwtMetrics,
+}
+
+/// The identity in a token that was verified.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VerifiedToken {
+    /// The issuer and the subject of the token.
+    pub principal: Principal,
+    /// The last moment at which the token is valid.
+    pub not_after: SystemTime,
+}
+
+impl Issuers {
+    /// Makes the issuers of the settings, which must differ in their URLs and names.
+    pub fn new(settings: Vec<IssuerSetting>) -> Result<Self, IssuerSettingError> {
+        setting::check_distinct(&settings)?;
+        let metrics = JwtMetrics::default();
+        for setting in &settings {
+            metrics.add_issuer(setting.label());
+        }
+        Ok(Self(Arc::new(SharedIssuers {
+            issuers: settings.into_iter().map(IssuerKeys::new).collect(),
+            verified: VerifiedTokens::default(),
+            metrics,
+        })))
+    }
+
+    /// Returns true when no issuer is configured.
+    pub fn is_empty(&self) -> bool {
+        self.0.issuers.is_empty()
+    }
+
+    /// Reads a principal of the settings. `system:serviceaccount:NAMESPACE:NAME` is a service account of the issuer named
+    /// `kubernetes`.
+    pub fn principal(&self, text: &str) -> Result<Principal, SettingPrincipalError> {
+        let Some(account) = text.strip_prefix(SERVICE_ACCOUNT) else {
+            return Ok(Principal::parse(text)?);
+        };
+        let mut settings = self.0.issuers.iter().map(|issuer| &issuer.setting);
+        let issuer = settings.find(|setting| setting.name() == Some(KUBERNETES));
+        let issuer = issuer.ok_or(SettingPrincipalError::NoKubernetes)?;
+        let is_account = account
+            .split_once(':')
+            .is_some_and(|(namespace, name)| setting::is_account(namespace, name));
+        if !is_account {
+            return Err(SettingPrincipalError::ServiceAccount);
+        }
+        Principal::jwt(issuer.url(), text).ok_or(SettingPrincipalError::ServiceAccount)
+    }
+
+    /// Registers the metrics of the issuers and of their tokens.
+    pub fn register(&self, registry: &mut Registry) {
+        self.0.metrics.register(registry);
+    }
+
+    /// Reads the key sets of all issuers again and again. Does not return, unless there is no issuer.
+    pub async fn keep_fresh(self) {
+        let SharedIssuers { issuers, metrics, .. } = &*self.0;
+        join_all(issuers.iter().map(|issuer| issuer.keep_fresh(metrics))).await;
+    }
+
+    /// Verifies a token: its signature (RS256, ES256 or EdDSA), `iss`, `aud`, `exp` and `nbf`. May wait for a refresh of the
+    /// issuer's key set. The log names the reason of a refusal.
+    pub async fn verify(&self, token: &str) -> Result<VerifiedToken, TokenRefusal> {
+        let verified = self.verify_uncounted(token).await;
+        self.0.metrics.verified(verified.as_ref().err().copied());
+        verified
+    }
+
+    async fn verify_uncounted(&self, token: &str) -> Result<VerifiedToken, TokenRefusal> {
+        let digest = TokenDigest::of(token);
+        if let Some(known) = self.known(&digest) {
+            return Ok(known);
+        }
+        let parsed = ParsedToken::parse(token).inspect_err(|refusal| log(*refusal, None))?;
+        let known = self.check(&parsed).await;
+        let known = known.inspect_err(|refusal| log(*refusal, Some(&parsed)))?;
+        let verified = known.verified.clone();
+        self.0.verified.insert(digest, known, SystemTime::now());
+        Ok(verified)
+    }
+
+    /// Returns the result of an earlier verification, if the token and the keys of that time are still valid.
+    fn known(&self, token: &TokenDigest) -> Option<VerifiedToken> {
+        let known = self.0.verified.get(token, SystemTime::now())?;
+        let generation = self.0.issuers.get(known.issuer)?.generation()?;
+        (generation == known.generation).then_some(known.verified)
+    }
+
+    async fn check(&self, token: &ParsedToken<'_>) -> Result<KnownToken, TokenRefusal> {
+        let mut issuers = self.0.issuers.iter().enumerate();
+        let (index, issuer) = issuers
+            .find(|(_, issuer)| issuer.setting.url() == token.claims.iss)
+            .ok_or(TokenRefusal::UnknownIssuer)?;
+        let found = issuer.find(token.kid.as_deref(), token.algorithm).await?;
+        token.check_signature(&found.key)?;
+        let not_after = token.claims.check(issuer.setting.audience(), SystemTime::now())?;
+        let principal = Principal::jwt(&token.claims.iss, &token.claims.sub).ok_or(TokenRefusal::Subject)?;
+        Ok(KnownToken {
+            verified: VerifiedToken { principal, not_after },
+            issuer: index,
+            generation: found.generation,
+        })
+    }
+}
+
+/// Logs the reason of a refusal, with the parts of the token that an operator compares with the settings. `Debug` escapes
+/// what would break the line.
+fn log(refusal: TokenRefusal, token: Option<&ParsedToken<'_>>) {
+    let short = |text: &str| text.chars().take(MAX_LOGGED).collect::<String>();
+    let cause = refusal.name();
+    let Some(ParsedToken { kid, claims, .. }) = token else {
+        tracing::info!(cause, "token refused");
+        return;
+    };
+    let (issuer, subject) = (short(&claims.iss), short(&claims.sub));
+    let (audience, kid) = (short(&format!("{:?}", claims.aud)), kid.as_deref().map(short));
+    tracing::info!(cause, ?issuer, ?subject, audience, ?kid, "token refused");
+}
+
+/// The text of a setting is not a principal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SettingPrincipalError {
+    /// The text is not a principal of any kind.
+    #[error(transparent)]
+    Principal(#[from] PrincipalError),
+    /// The short form of a service account needs an issuer with the name `kubernetes`.
+    #[error("the short form of a service account needs a --jwt-issuer with name=kubernetes")]
+    NoKubernetes,
+    /// The short form lacks a namespace or a name.
+    #[error("a service account is system:serviceaccount:NAMESPACE:NAME")]
+    ServiceAccount,
+}

@@ -1,0 +1,228 @@
+//! A client's own token in a file that somebody else renews, such as the projected token of a Kubernetes service account.
+
+use std::{
+    fmt,
+    path::Path,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use jiff::Timestamp;
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric as _},
+    metrics::{MetricType, gauge::ConstGauge},
+};
+use tokio::{sync::watch, time};
+
+use super::bearer::{BearerToken, ClaimedIdentity};
+use crate::blocking::blocking;
+
+/// Interval between two reads of the file. A read of the whole file also notices a file that replaces another one, as in
+/// Kubernetes, and costs as little as a look at its times.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// A token of this client, with the identity that it claims.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientToken {
+    /// The token.
+    pub token: BearerToken,
+    /// The identity that it claims.
+    pub identity: ClaimedIdentity,
+}
+
+/// The token in a file. Clones share it. [`TokenFile::watch`] has to run for a renewed token to be noticed.
+#[derive(Clone)]
+pub struct TokenFile {
+    path: Arc<Path>,
+    state: Arc<watch::Sender<TokenState>>,
+}
+
+/// The content of the file at the last read, or the reason why it cannot be used.
+type TokenState = Result<Arc<ClientToken>, String>;
+
+impl TokenFile {
+    /// Reads the file. A file that is missing or has no token may come later.
+    pub fn open(path: &Path) -> Self {
+        Self {
+            path: path.into(),
+            state: Arc::new(watch::Sender::new(load(path))),
+        }
+    }
+
+    /// Returns the token, or the reason why there is none that is valid now.
+    pub fn current(&self) -> Result<Arc<ClientToken>, String> {
+        let current = self.state.borrow().clone()?;
+        match SystemTime::now() <= current.identity.not_after {
+            true => Ok(current),
+            false => Err(format!(
+                "the token in {} expired at {}",
+                self.path.display(),
+                text(current.identity.not_after)
+            )),
+        }
+    }
+
+    /// Completes when the file has a valid token that differs from `present`.
+    pub async fn renewed(&self, present: &BearerToken) -> Arc<ClientToken> {
+        let mut state = self.state.subscribe();
+        loop {
+            // The next change is awaited from here on, so a change after `current` is not missed.
+            state.mark_unchanged();
+            match self.current() {
+                Ok(current) if current.token != *present => return current,
+                Ok(_) | Err(_) => {}
+            }
+            if state.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// Reads the file again and again. Does not return.
+    pub async fn watch(self) {
+        let mut last = self.state.borrow().clone();
+        loop {
+            time::sleep(INTERVAL).await;
+            let path = self.path.clone();
+            let read = blocking(move || load(&path)).await;
+            if read != last {
+                log(&read);
+            }
+            last = read.clone();
+            self.state.send_if_modified(|state| replace(state, read));
+        }
+    }
+}
+
+fn log(read: &TokenState) {
+    match read {
+        Ok(token) => {
+            let ClaimedIdentity { principal, not_after } = &token.identity;
+            tracing::info!(%principal, expires = text(*not_after), "the token was read again");
+        }
+        Err(error) => tracing::warn!(error, "the file of the token cannot be used; a present token stays until it expires"),
+    }
+}
+
+/// Replaces the state, and returns true when it changed. A file that is briefly unreadable does not take a token away that
+/// is still valid.
+fn replace(state: &mut TokenState, read: TokenState) -> bool {
+    let stays = match (&*state, &read) {
+        (Ok(present), Err(_)) => SystemTime::now() <= present.identity.not_after,
+        (present, read) => present == read,
+    };
+    if !stays {
+        *state = read;
+    }
+    !stays
+}
+
+fn load(path: &Path) -> TokenState {
+    let token = BearerToken::read(path).map_err(|error| error.to_string())?;
+    let no_jwt = || format!("{}: it does not hold a JSON Web Token", path.display());
+    let identity = token.claimed_identity().ok_or_else(no_jwt)?;
+    Ok(Arc::new(ClientToken { token, identity }))
+}
+
+/// Returns the time at which the token is no longer valid, which is a moment after `not_after`.
+fn text(not_after: SystemTime) -> String {
+    let expiry = Timestamp::try_from(not_after + Duration::from_nanos(1)).unwrap_or(Timestamp::MAX);
+    format!("{expiry:.0}")
+}
+
+impl fmt::Debug for TokenFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("TokenFile").field(&self.path).finish()
+    }
+}
+
+/// The metric of the expiry of a service's own token, which has no series without a token.
+#[derive(Debug, Clone)]
+pub struct TokenExpiry {
+    /// The setting that names the file, without the dashes before it.
+    pub setting: &'static str,
+    /// The file.
+    pub file: Option<TokenFile>,
+}
+
+impl Collector for TokenExpiry {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let expiry = encoder.encode_descriptor(
+            "aerostack_token_expiration_timestamp_seconds",
+            "Unix time at which a token expires by which the service identifies itself, by the setting that names its file; 0 while \
+             the file cannot be used",
+            None,
+            MetricType::Gauge,
+        )?;
+        let Some(file) = &self.file else {
+            return Ok(());
+        };
+        let not_after = file.state.borrow().as_ref().ok().map(|token| token.identity.not_after);
+        let since_epoch = not_after.and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
+        let seconds = since_epoch.map_or(0, |since| since.as_secs().saturating_add(1));
+        ConstGauge::new(i64::try_from(seconds).unwrap_or(i64::MAX))
+            .encode(expiry.encode_family(&[("token", self.setting)])?)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+mod tests {
+    use std::fs;
+
+    use serde_json::json;
+    use tempfile::TempDir;
+
+    use super::{super::test_keys::TestKey, *};
+
+    fn token(subject: &str, expires_in: i64) -> String {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        let exp = i64::try_from(now.as_secs()).unwrap() + expires_in;
+        let claims = json!({"iss": "https://i.example", "sub": subject, "exp": exp});
+        TestKey::ed25519().token("a", &claims)
+    }
+
+    /// Replaces the file as Kubernetes does: readers see the old or the new content, and no part of it.
+    fn write(dir: &TempDir, text: &str) {
+        fs::write(dir.path().join("new"), text).unwrap();
+        fs::rename(dir.path().join("new"), dir.path().join("token")).unwrap();
+    }
+
+    fn subject(token: &ClientToken) -> String {
+        token.identity.principal.to_string()
+    }
+
+    #[tokio::test]
+    async fn a_renewed_token_is_noticed_and_an_unreadable_file_takes_no_valid_token_away() {
+        let dir = TempDir::new().unwrap();
+        let file = TokenFile::open(&dir.path().join("token"));
+        let watching = tokio::spawn(file.clone().watch());
+        assert!(file.current().unwrap_err().contains("token"));
+        let none = BearerToken::parse("none").unwrap();
+        write(&dir, &format!("{}\n", token("first", 600)));
+        let first = file.renewed(&none).await;
+        assert_eq!(subject(&first), "jwt:https://i.example#first");
+        write(&dir, "");
+        let mut state = file.state.subscribe();
+        state.mark_unchanged();
+        assert!(time::timeout(2 * INTERVAL, state.changed()).await.is_err());
+        assert_eq!(file.current().unwrap(), first);
+        write(&dir, &token("second", 600));
+        let second = file.renewed(&first.token).await;
+        assert_eq!(subject(&second), "jwt:https://i.example#second");
+        watching.abort();
+    }
+
+    #[test]
+    fn an_expired_or_opaque_token_is_not_used_and_the_reason_is_named() {
+        let dir = TempDir::new().unwrap();
+        let path = dir.path().join("token");
+        write(&dir, &token("s", -1));
+        let expired = TokenFile::open(&path).current().unwrap_err();
+        assert!(expired.contains("expired at 20") && expired.contains("token"), "{expired}");
+        write(&dir, "opaque");
+        let opaque = TokenFile::open(&path).current().unwrap_err();
+        assert!(opaque.contains("does not hold a JSON Web Token"), "{opaque}");
+    }
+}

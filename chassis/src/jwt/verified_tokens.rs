@@ -1,0 +1,116 @@
+//! Tokens that were verified before, so that a token costs one verification of its signature, and not one for each call.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::SystemTime,
+};
+
+use ring::digest;
+
+use super::VerifiedToken;
+
+/// Maximum number of tokens that are kept.
+const MAX_TOKENS: usize = 4096;
+
+/// The SHA-256 of a token. The token itself is not kept.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct TokenDigest([u8; digest::SHA256_OUTPUT_LEN]);
+
+impl TokenDigest {
+    pub(super) fn of(token: &str) -> Self {
+        let hash = digest::digest(&digest::SHA256, token.as_bytes());
+        let mut bytes = [0; digest::SHA256_OUTPUT_LEN];
+        bytes.copy_from_slice(hash.as_ref());
+        Self(bytes)
+    }
+}
+
+/// A token that was verified with the key set `generation` of the issuer with the index `issuer`.
+#[derive(Clone)]
+pub(super) struct KnownToken {
+    pub(super) verified: VerifiedToken,
+    pub(super) issuer: usize,
+    pub(super) generation: u64,
+}
+
+#[derive(Default)]
+pub(super) struct VerifiedTokens(Mutex<HashMap<TokenDigest, KnownToken>>);
+
+impl VerifiedTokens {
+    /// Returns a token that has not expired at `now`. The caller compares the generation of its issuer's keys.
+    pub(super) fn get(&self, token: &TokenDigest, now: SystemTime) -> Option<KnownToken> {
+        let tokens = self.lock();
+        let known = tokens.get(token)?;
+        (now <= known.verified.not_after).then(|| known.clone())
+    }
+
+    /// Keeps a token. When there is no room, the expired tokens are forgotten, and if there are none, all.
+    pub(super) fn insert(&self, token: TokenDigest, known: KnownToken, now: SystemTime) {
+        let mut tokens = self.lock();
+        if tokens.len() >= MAX_TOKENS {
+            tokens.retain(|_, known| now <= known.verified.not_after);
+        }
+        if tokens.len() >= MAX_TOKENS {
+            tokens.clear();
+        }
+        tokens.insert(token, known);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<TokenDigest, KnownToken>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+mod tests {
+    use std::time::Duration;
+
+    use proto::Principal;
+
+    use super::*;
+
+    fn known(not_after: SystemTime) -> KnownToken {
+        KnownToken {
+            verified: VerifiedToken {
+                principal: Principal::jwt("i", "s").unwrap(),
+                not_after,
+            },
+            issuer: 0,
+            generation: 1,
+        }
+    }
+
+    #[test]
+    fn a_token_is_known_until_it_expires() {
+        let (tokens, now) = (VerifiedTokens::default(), SystemTime::now());
+        tokens.insert(TokenDigest::of("a"), known(now), now);
+        assert!(tokens.get(&TokenDigest::of("a"), now).is_some());
+        assert!(tokens.get(&TokenDigest::of("b"), now).is_none());
+        let later = now + Duration::from_secs(1);
+        assert!(tokens.get(&TokenDigest::of("a"), later).is_none());
+    }
+
+    #[test]
+    fn the_number_of_known_tokens_is_limited() {
+        let (tokens, now) = (VerifiedTokens::default(), SystemTime::now());
+        for number in 0..MAX_TOKENS + 10 {
+            tokens.insert(TokenDigest::of(&number.to_string()), known(now), now);
+            assert!(tokens.lock().len() <= MAX_TOKENS);
+        }
+        assert!(
+            tokens
+                .get(&TokenDigest::of(&MAX_TOKENS.to_string()), now)
+                .is_some()
+        );
+        let later = now + Duration::from_secs(1);
+        tokens.lock().clear();
+        for number in 0..MAX_TOKENS {
+            let not_after = if number == 0 { later } else { now };
+            tokens.insert(TokenDigest::of(&number.to_string()), known(not_after), now);
+        }
+        tokens.insert(TokenDigest::of("new"), known(later), later);
+        assert_eq!(tokens.lock().len(), 2);
+    }
+}

@@ -1,0 +1,122 @@
+//! Tokens that expire and are renewed while calls run.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use super::*;
+
+/// Life of the tokens of these tests. Kubernetes renews a token when 80 % of its life have passed.
+const LIFE: Duration = Duration::from_secs(5);
+
+/// The vault stops to decrypt for a stream when its token expires, although the stream was opened before.
+#[tokio::test]
+async fn a_stream_decrypts_only_until_its_token_expires() {
+    let scene = Scene::start().await;
+    scene.vault.workspace("shop").await;
+    scene.vault.put("shop", "TOKEN", "v").await;
+    let (messages, outbound) = mpsc::channel(1);
+    let mut client = DecryptServiceClient::new(scene.channel());
+    let opening = with_token(
+        ReceiverStream::new(outbound),
+        &scene.issuer.token(INJECTOR, Duration::from_secs(3)),
+    );
+    let mut stream = client.decrypt_stream(opening).await.unwrap().into_inner();
+    let mut outcome = async || {
+        messages.send(decrypt("shop", "TOKEN")).await.unwrap();
+        let answered = time::timeout(e2e::PATIENCE, stream.message()).await.unwrap();
+        answered.unwrap().unwrap().answers.remove(0).outcome.unwrap()
+    };
+    assert!(matches!(outcome().await, Outcome::Response(_)));
+    eventually("the token has expired", async || match outcome().await {
+        Outcome::Response(_) => false,
+        Outcome::Error(error) => {
+            assert_eq!(error.reason().name(), "UNAUTHENTICATED");
+            true
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_injector_renews_its_token_and_no_call_fails() {
+    let scene = Scene::start().await;
+    let upstream = Upstream::start().await;
+    let injector = scene.injector(&scene.issuer.token(INJECTOR, LIFE)).await;
+    scene.fill(&injector, &upstream).await;
+    let (stop, calls) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let calling = async || {
+        while !stop.load(Ordering::Relaxed) {
+            let answer = injector.get("/shop/api/x").await;
+            assert_eq!(answer.status(), StatusCode::OK, "{:?}", answer.body());
+            calls.fetch_add(1, Ordering::Relaxed);
+        }
+    };
+    let renewing = async {
+        // Five lives, with a new key of the issuer in the third.
+        for round in 0..6 {
+            time::sleep(LIFE * 8 / 10).await;
+            if round == 2 {
+                scene.issuer.add_key("second");
+            }
+            scene.token_file(&scene.issuer.token(INJECTOR, LIFE));
+            let readyz = get(&format!("http://{}/readyz", injector.metrics)).await;
+            assert_eq!(readyz.status(), StatusCode::OK, "{:?}", readyz.body());
+        }
+        stop.store(true, Ordering::Relaxed);
+    };
+    tokio::join!(calling(), calling(), calling(), renewing);
+    assert!(calls.load(Ordering::Relaxed) > 100);
+    let page = get(&format!("http://{}/metrics", injector.metrics)).await;
+    let page = String::from_utf8(page.body().to_vec()).unwrap();
+    let expiry = page.lines().find_map(|line| {
+        line.strip_prefix("aerostack_token_expiration_timestamp_seconds{token=\"vault-token-file\"} ")
+    });
+    let exp = scene.issuer.claims(INJECTOR, LIFE)["exp"].as_f64().unwrap();
+    assert!(expiry.unwrap().parse::<f64>().unwrap() >= exp - 2.0, "{expiry:?}");
+}
+
+#[tokio::test]
+async fn an_injector_without_a_valid_token_is_not_ready_and_says_why() {
+    let scene = Scene::start().await;
+    let upstream = Upstream::start().await;
+    let injector = scene.injector("opaque").await;
+    let readyz = async || {
+        let answer = get(&format!("http://{}/readyz", injector.metrics)).await;
+        String::from_utf8(answer.body().to_vec()).unwrap()
+    };
+    let says = async |text: &str| {
+        eventually(text, async || readyz().await.contains(text)).await;
+        assert!(readyz().await.contains("--vault-token-file"));
+    };
+    says("does not hold a JSON Web Token").await;
+    scene.token_file(&scene.issuer.token(INJECTOR, Duration::ZERO));
+    says("expired at").await;
+    let mut claims = scene.issuer.claims(INJECTOR, HOUR);
+    claims["aud"] = json!("another");
+    scene.token_file(&scene.issuer.sign(&claims));
+    says("meant for another audience").await;
+    scene.token_file(&scene.token(INJECTOR));
+    scene.fill(&injector, &upstream).await;
+    assert_eq!(injector.get("/shop/api/x").await.status(), StatusCode::OK);
+    // A token that nobody renews: the calls are refused, and the injector is not ready.
+    scene.token_file(&scene.issuer.token(INJECTOR, Duration::from_secs(3)));
+    says("expired at").await;
+    assert_ne!(injector.get("/shop/api/x").await.status(), StatusCode::OK);
+}
+
+/// The vault refuses the renewed token, so the present one stays in use.
+#[tokio::test]
+async fn a_renewed_token_that_the_vault_refuses_costs_no_call() {
+    let scene = Scene::start().await;
+    let upstream = Upstream::start().await;
+    let injector = scene.injector(&scene.token(INJECTOR)).await;
+    scene.fill(&injector, &upstream).await;
+    let mut claims = scene.issuer.claims(INJECTOR, HOUR);
+    claims["aud"] = json!("another");
+    scene.token_file(&scene.issuer.sign(&claims));
+    let until = time::Instant::now() + Duration::from_secs(3);
+    while time::Instant::now() < until {
+        let answer = injector.get("/shop/api/x").await;
+        assert_eq!(answer.status(), StatusCode::OK, "{:?}", answer.body());
+    }
+    injector.ready().await;
+}
