@@ -317,6 +317,22 @@ def test_every_value_is_in_the_schema_and_nothing_else() -> None:
     compare(yaml.safe_load((CHART / "values.yaml").read_text()), json.loads((CHART / "values.schema.json").read_text()), "")
 
 
+def test_every_value_is_explained() -> None:
+    """Each value, or the object that it belongs to, has a comment in the form of helm-docs."""
+    explained: list[tuple[int, bool]] = []
+    comment = False
+    for line in (CHART / "values.yaml").read_text().splitlines():
+        if line.strip().startswith("#"):
+            comment = comment or line.strip().startswith("# --")
+        elif found := re.match(r"( *)(\w+):(.*)", line):
+            depth = len(found[1])
+            explained = [each for each in explained if each[0] < depth]
+            inherited = any(is_explained for _, is_explained in explained)
+            assert comment or inherited or not found[3], f"{found[2]} has no comment"
+            explained.append((depth, comment))
+            comment = False
+
+
 def test_the_keys_of_the_root_are_mounted_in_their_order() -> None:
     statefulset = one(rendered_with(CHART / "ci" / "roles-values.yaml"), "StatefulSet", "team-vault-vault")
     pod = statefulset["spec"]["template"]["spec"]
@@ -429,6 +445,9 @@ def test_helm_runs_the_job_before_the_vault_exists_and_removes_its_rights(cluste
     cluster.install()
     made = [path.rpartition("/")[2] for method, path in cluster.api.requests if method == "PATCH"]
     assert made.index("aerostack-certificates-first") < made.index("aerostack-vault")
+    changed = [method for method, path in cluster.api.requests if path.endswith("aerostack-certificates-first")]
+    # Before each is made, what an interrupted installation left is removed; all four are removed after the Job has ended.
+    assert changed == ["DELETE", "PATCH"] * 4 + ["DELETE"] * 4
     for kind in ("Job", "Role", "RoleBinding", "ServiceAccount"):
         assert "aerostack-certificates-first" not in cluster.api.of(kind), kind
 
