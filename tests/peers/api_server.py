@@ -11,8 +11,6 @@ import re
 import ssl
 import threading
 import time
-from dataclasses import dataclass
-
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -20,38 +18,9 @@ from urllib.parse import parse_qs, urlsplit
 import yaml
 
 from kubernetes_protobuf import MAGIC, decoded
+from object_store import RESOURCES, Key, ObjectStore, Refusal, Selector
 from service_accounts import ServiceAccounts, is_allowed, reads_keys
 
-# Kinds by group and version, with the plural of each and whether it is of a namespace.
-RESOURCES: dict[str, dict[str, tuple[str, bool]]] = {
-    "v1": {
-        "Namespace": ("namespaces", False),
-        "Pod": ("pods", True),
-        "Secret": ("secrets", True),
-        "ConfigMap": ("configmaps", True),
-        "Service": ("services", True),
-        "ServiceAccount": ("serviceaccounts", True),
-        "PersistentVolumeClaim": ("persistentvolumeclaims", True),
-    },
-    "events.k8s.io/v1": {"Event": ("events", True)},
-    "apps/v1": {"Deployment": ("deployments", True), "StatefulSet": ("statefulsets", True)},
-    "batch/v1": {"Job": ("jobs", True), "CronJob": ("cronjobs", True)},
-    "policy/v1": {"PodDisruptionBudget": ("poddisruptionbudgets", True)},
-    "networking.k8s.io/v1": {"NetworkPolicy": ("networkpolicies", True)},
-    "rbac.authorization.k8s.io/v1": {
-        "Role": ("roles", True),
-        "RoleBinding": ("rolebindings", True),
-        "ClusterRole": ("clusterroles", False),
-        "ClusterRoleBinding": ("clusterrolebindings", False),
-    },
-    "admissionregistration.k8s.io/v1": {"MutatingWebhookConfiguration": ("mutatingwebhookconfigurations", False)},
-    "monitoring.coreos.com/v1": {
-        "ServiceMonitor": ("servicemonitors", True),
-        "PodMonitor": ("podmonitors", True),
-        "PrometheusRule": ("prometheusrules", True),
-    },
-    "cert-manager.io/v1": {"Certificate": ("certificates", True), "Issuer": ("issuers", True)},
-}
 # A path is /api/v1/… or /apis/GROUP/VERSION/…, with a namespace, a plural, a name and a subresource.
 PATH = re.compile(
     r"^/(?:api/(?P<core>v1)|apis/(?P<group>[^/]+/[^/]+))"
@@ -62,13 +31,10 @@ WATCH_SECONDS = 30
 USER_TOKEN = "test"
 VERBS = {"GET": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 
-class Refusal(Exception):
-    def __init__(self, code: int, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.code, self.reason = code, reason
 
 def parsed(body: bytes) -> dict[str, Any]:
     return decoded(body) if body.startswith(MAGIC) else yaml.safe_load(body)
+
 
 def merged(old: Any, new: Any) -> Any:
     """A merge patch (RFC 7396), which is near enough to what the other kinds of patches do to the objects of a chart."""
@@ -82,38 +48,9 @@ def merged(old: Any, new: Any) -> Any:
             result[key] = merged(result.get(key), value)
     return result
 
-@dataclass
-class Selector:
-    """What a list or a watch asks for."""
 
-    version: str
-    plural: str
-    namespace: str
-    name: str
-    labels: dict[str, str]
-
-    @classmethod
-    def of(cls, key: tuple[str, str, str, str], query: dict[str, str]) -> Selector:
-        terms = [term.split("=") for term in query.get("labelSelector", "").split(",") if "=" in term]
-        name = query.get("fieldSelector", "").removeprefix("metadata.name=")
-        return cls(*key[:3], name, {term[0]: term[-1] for term in terms})
-
-    @property
-    def kind(self) -> str:
-        return next(kind for kind, names in RESOURCES[self.version].items() if names[0] == self.plural)
-
-    def matches(self, item: dict[str, Any]) -> bool:
-        meta = item["metadata"]
-        labels = meta.get("labels", {})
-        return (
-            (item["apiVersion"], RESOURCES[item["apiVersion"]][item["kind"]][0]) == (self.version, self.plural)
-            and self.namespace in ("", meta.get("namespace"))
-            and self.name in ("", meta["name"])
-            and all(labels.get(name) == value for name, value in self.labels.items())
-        )
-
-class ApiServer:
-    """The objects by group and version, plural, namespace and name. `requests` has the method and path of every change."""
+class ApiServer(ObjectStore):
+    """`requests` has the method and the path of every request for a change."""
 
     def __init__(
         self,
@@ -121,14 +58,10 @@ class ApiServer:
         tls: ssl.SSLContext | None = None,
         accounts: ServiceAccounts | None = None,
     ) -> None:
+        super().__init__()
         self.accounts = accounts
-        self.objects: dict[tuple[str, str, str, str], dict[str, Any]] = {}
         self.requests: list[tuple[str, str]] = []
         self.closed = False
-        # The number of the last change, and all changes: number, type and object.
-        self.number = 0
-        self._events: list[tuple[int, str, dict[str, Any]]] = []
-        self._changed = threading.Condition()
         api = self
 
         class Handler(_Handler):
@@ -145,8 +78,6 @@ class ApiServer:
 
     def close(self) -> None:
         self.closed = True
-        with self._changed:
-            self._changed.notify_all()
         self._server.shutdown()
         self._server.server_close()
 
@@ -158,58 +89,6 @@ class ApiServer:
         config["users"] = [{"name": "test", "user": {"token": USER_TOKEN}}]
         return json.dumps(config)
 
-    def of(self, kind: str) -> dict[str, dict[str, Any]]:
-        """The objects of a kind by name."""
-        return {key[3]: value for key, value in self.objects.items() if value["kind"] == kind}
-
-    def put(self, manifest: dict[str, Any], namespace: str = "") -> dict[str, Any]:
-        """Stores an object as it is, as if somebody had created it."""
-        version = manifest["apiVersion"]
-        plural, namespaced = RESOURCES[version][manifest["kind"]]
-        namespace = manifest["metadata"].get("namespace", namespace or "default") if namespaced else ""
-        return self.store((version, plural, namespace, manifest["metadata"]["name"]), manifest)
-
-    def store(self, key: tuple[str, str, str, str], new: dict[str, Any]) -> dict[str, Any]:
-        version, plural, namespace, name = key
-        with self._changed:
-            old = self.objects.get(key)
-            if old and old.get("immutable") and any(old.get(part) != new.get(part) for part in ("data", "immutable")):
-                message = f'Secret "{name}" is invalid: data: Forbidden: field is immutable when `immutable` is set'
-                raise Refusal(422, "Invalid", message)
-            new = copy.deepcopy(new)
-            new.setdefault("apiVersion", version)
-            kinds = {names[0]: kind for kind, names in RESOURCES[version].items()}
-            new.setdefault("kind", kinds[plural])
-            self.number += 1
-            defaults = {"uid": f"uid-{self.number}", "creationTimestamp": "2027-01-01T00:00:00Z"}
-            new["metadata"] = {**defaults, **new.get("metadata", {}), "name": name, "resourceVersion": str(self.number)}
-            if namespace:
-                new["metadata"]["namespace"] = namespace
-            new["metadata"]["generation"] = 1
-            if status := _status(new):
-                new["status"] = status
-            self.objects[key] = new
-            self._report("MODIFIED" if old else "ADDED", new)
-            return new
-
-    def delete(self, key: tuple[str, str, str, str]) -> None:
-        with self._changed:
-            self.number += 1
-            self._report("DELETED", self.objects.pop(key))
-
-    def _report(self, type_: str, item: dict[str, Any]) -> None:
-        self._events.append((self.number, type_, item))
-        self._changed.notify_all()
-
-    def selected(self, selector: Selector) -> list[dict[str, Any]]:
-        return [item for item in list(self.objects.values()) if selector.matches(item)]
-
-    def events_after(self, number: int) -> list[tuple[int, str, dict[str, Any]]]:
-        """Waits up to a second for a change after this one."""
-        with self._changed:
-            if self.number <= number and not self.closed:
-                self._changed.wait(1)
-            return [event for event in self._events if event[0] > number]
 
 class _Handler(BaseHTTPRequestHandler):
     server_of_objects: ApiServer
@@ -289,7 +168,7 @@ class _Handler(BaseHTTPRequestHandler):
         if not (allowed if resource else reads_keys(objects, account)):
             raise Refusal(403, "Forbidden", f"{':'.join(account)} may not {verb} {resource or 'the keys'} {name}")
 
-    def object(self, key: tuple[str, str, str, str], sub: str, query: dict[str, str], body: bytes) -> None:
+    def object(self, key: Key, sub: str, query: dict[str, str], body: bytes) -> None:
         api = self.server_of_objects
         if sub == "token":
             return self.answer(201, _token_request(api.accounts, key, parsed(body)))
@@ -340,28 +219,14 @@ class _Handler(BaseHTTPRequestHandler):
             self.event("BOOKMARK", {"apiVersion": selector.version, "kind": selector.kind, "metadata": end})
         deadline = time.monotonic() + WATCH_SECONDS
         while not api.closed and time.monotonic() < deadline:
-            for seen, type_, item in api.events_after(seen):
+            for number, type_, item in api.events_after(seen):
+                seen = number
                 if selector.matches(item):
                     self.event(type_, item)
 
     def event(self, type_: str, item: dict[str, Any]) -> None:
         self.wfile.write(json.dumps({"type": type_, "object": item}).encode() + b"\n")
         self.wfile.flush()
-
-def _status(item: dict[str, Any]) -> dict[str, Any]:
-    """The status of what runs: everything is done, and ready."""
-    match item["kind"]:
-        case "Job":
-            complete = {"type": "Complete", "status": "True"}
-            return {"succeeded": 1, "conditions": [complete], "completionTime": "2027-01-01T00:00:01Z"}
-        case "Pod":
-            return {"phase": "Succeeded"}
-        case "Deployment" | "StatefulSet":
-            names = ("replicas", "updatedReplicas", "readyReplicas", "availableReplicas")
-            counts = dict.fromkeys(names, item.get("spec", {}).get("replicas", 1))
-            return {**counts, "observedGeneration": 1, "currentRevision": "1", "updateRevision": "1"}
-        case _:
-            return {}
 
 
 def _groups() -> list[dict[str, Any]]:
@@ -371,8 +236,10 @@ def _groups() -> list[dict[str, Any]]:
         for each in versions
     ]
 
+
 def _path(version: str) -> str:
     return f"apis/{version}" if "/" in version else f"api/{version}"
+
 
 def _openapi(path: str) -> dict[str, Any]:
     """All that a client looks for: that the server validates fields itself, so that the client need not."""
@@ -386,13 +253,13 @@ def _openapi(path: str) -> dict[str, Any]:
         paths[f"/{path}/{'namespaces/{namespace}/' * namespaced}{plural}/{{name}}"] = {"patch": patch}
     return {"openapi": "3.0.0", "info": {"title": "Kubernetes", "version": "v1.37.0"}, "paths": paths}
 
+
 def _resource(kind: str, plural: str, namespaced: bool) -> dict[str, Any]:
     verbs = ["create", "delete", "get", "list", "patch", "update", "watch"]
     return {"name": plural, "singularName": kind.lower(), "namespaced": namespaced, "kind": kind, "verbs": verbs}
 
-def _token_request(
-    accounts: ServiceAccounts | None, key: tuple[str, str, str, str], request: dict[str, Any]
-) -> dict[str, Any]:
+
+def _token_request(accounts: ServiceAccounts | None, key: Key, request: dict[str, Any]) -> dict[str, Any]:
     """Without `accounts`, the token only says what was asked for."""
     spec = request.get("spec", {})
     if accounts:

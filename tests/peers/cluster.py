@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ CHART = REPOSITORY / "deploy" / "helm" / "aerostack"
 PLAIN = REPOSITORY / "deploy" / "kubernetes"
 NAMESPACE = "aerostack"
 SECONDS = 60
+VALUES = sorted((CHART / "ci").glob("*.yaml"))
 
 Manifest = dict[str, Any]
 
@@ -28,11 +30,13 @@ def program(name: str) -> str:
     return found
 
 
-def run(*command: str, folder: Path = REPOSITORY, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
+def run(
+    *command: str, folder: Path = REPOSITORY, check: bool = True, environment: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
         [program(command[0]), *command[1:]],
         cwd=folder,
-        env={**os.environ, **environment},
+        env={**os.environ, **(environment or {})},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -48,6 +52,11 @@ def template(*arguments: str, check: bool = True) -> subprocess.CompletedProcess
 
 def rendered(*arguments: str) -> list[Manifest]:
     return manifests(template(*arguments).stdout)
+
+
+@cache
+def rendered_with(values: Path) -> list[Manifest]:
+    return rendered("--values", str(values))
 
 
 def manifests(text: str) -> list[Manifest]:
@@ -91,7 +100,7 @@ class Cluster:
         self.environment = {"KUBECONFIG": str(config), "HOME": str(folder)}
 
     def run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        return run(*command, check=check, **self.environment)
+        return run(*command, check=check, environment=self.environment)
 
     def helm(self, command: str, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         return self.run("helm", command, "aerostack", *arguments, "--namespace", NAMESPACE, check=check)

@@ -133,7 +133,9 @@ class Kubelet:
                 return files
         raise AssertionError(f"no such volume: {volume}")
 
-    def projected(self, source: dict[str, Any], pod: dict[str, Any], namespace: str, mode: int, has_group: bool) -> Files:
+    def projected(
+        self, source: dict[str, Any], pod: dict[str, Any], namespace: str, mode: int, has_group: bool
+    ) -> Files:
         match source:
             case {"serviceAccountToken": token}:
                 return {token["path"]: self.token(pod, namespace, token["audience"], has_group)}
@@ -149,7 +151,9 @@ class Kubelet:
         data = self.api.objects["v1", plural, namespace, name].get("data", {})
         items = source.get("items") or [{"key": key, "path": key} for key in data]
         contents = {item["path"]: data[item["key"]] for item in items}
-        return {path: (base64.b64decode(value) if is_secret else value.encode(), mode) for path, value in contents.items()}
+        return {
+            path: (base64.b64decode(value) if is_secret else value.encode(), mode) for path, value in contents.items()
+        }
 
     def of_annotations(self, source: dict[str, Any], pod: dict[str, Any]) -> Files:
         files = {}

@@ -38,7 +38,9 @@ class Podman:
         shutil.rmtree(PODMAN, ignore_errors=True)
         PODMAN.mkdir(parents=True)
         # Debian's podman would use crun and systemd, which a machine of CI may not have.
-        config = f'[containers]\ndefault_ulimits = [{_limits()}]\n[engine]\nruntime = "runc"\ncgroup_manager = "cgroupfs"\n'
+        config = (
+            f'[containers]\ndefault_ulimits = [{_limits()}]\n[engine]\nruntime = "runc"\ncgroup_manager = "cgroupfs"\n'
+        )
         (PODMAN / "containers.conf").write_text(config + 'events_logger = "none"\n')
         own = {name: str(PODMAN / name) for name in ("root", "runroot", "tmpdir", "network-config-dir")}
         options = " ".join(f"--{name}={path}" for name, path in own.items())
@@ -58,7 +60,9 @@ class Podman:
         done = subprocess.run(
             [self._command, *command], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=SECONDS
         )
-        assert not check or done.returncode == 0, f"podman {command} ended with {done.returncode}: {done.stdout}{done.stderr}"
+        assert not check or done.returncode == 0, (
+            f"podman {command} ended with {done.returncode}: {done.stdout}{done.stderr}"
+        )
         return done
 
     def image(self, name: str, programs: list[Path], entrypoint: list[str]) -> None:
@@ -114,7 +118,9 @@ class Podman:
 
 
 def _libraries(program: Path) -> list[str]:
-    return re.findall(r"(/\S+) \(0x", subprocess.run(["ldd", program], check=True, capture_output=True, text=True).stdout)
+    return re.findall(
+        r"(/\S+) \(0x", subprocess.run(["ldd", program], check=True, capture_output=True, text=True).stdout
+    )
 
 
 def _stripped(program: Path) -> Path:

@@ -96,7 +96,12 @@ def is_allowed(
                 continue
             for rule in each["rules"]:
                 names = rule.get("resourceNames", [name])
-                if verb in rule["verbs"] and group in rule["apiGroups"] and resource in rule["resources"] and name in names:
+                if (
+                    verb in rule["verbs"]
+                    and group in rule["apiGroups"]
+                    and resource in rule["resources"]
+                    and name in names
+                ):
                     return True
     return False
 

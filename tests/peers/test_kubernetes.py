@@ -1,5 +1,5 @@
-"""The chart, the plain manifests and the examples for Kubernetes: helm and kubectl, the schemas of Kubernetes' own API for the oldest
-and the newest version, and whole lives of a release with a stand-in for the API server."""
+"""What helm renders of the chart, the plain manifests, and the examples: the schemas of Kubernetes' own API for the oldest and the newest
+version, *restricted* Pod Security, rights, and values."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 
 import kubernetes_validate
@@ -19,44 +17,30 @@ from cluster import (
     CHART,
     NAMESPACE,
     PLAIN,
-    Cluster,
+    VALUES,
     Manifest,
     containers,
     manifests,
     one,
     pod_specs,
-    rendered,
+    rendered_with,
     run,
     template,
     variables,
 )
-from pair import REPOSITORY
 
 # The oldest version is the first in which native sidecars are on by default.
 OLDEST, NEWEST = "1.29", "1.37"
-VALUES = sorted((CHART / "ci").glob("*.yaml"))
 # Objects of other projects, whose schemas Kubernetes does not have.
 FOREIGN = {"ServiceMonitor", "PodMonitor", "PrometheusRule", "Certificate", "Issuer"}
 
 each_values = pytest.mark.parametrize("values", VALUES, ids=lambda path: path.name.removesuffix("-values.yaml"))
 
 
-@cache
-def rendered_with(values: Path) -> list[Manifest]:
-    return rendered("--values", str(values))
-
-
 def applied() -> list[tuple[str, Manifest]]:
     """The manifests of deploy/kubernetes that are applied as they are."""
     files = [path for path in PLAIN.rglob("*.yaml") if path.name not in ("values.yaml", "kustomization.yaml")]
     return [(path.name, each) for path in sorted(files) for each in manifests(path.read_text())]
-
-
-@pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[Cluster]:
-    cluster = Cluster(tmp_path)
-    yield cluster
-    cluster.api.close()
 
 
 # --- What is rendered --------------------------------------------------------------------------------------------
@@ -96,7 +80,16 @@ def test_a_wrong_manifest_does_not_fit() -> None:
 
 def check_restricted(pod: Manifest, where: str) -> None:
     """The standard "restricted" of https://kubernetes.io/docs/concepts/security/pod-security-standards, version 1.29 and later."""
-    volumes = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
+    volumes = {
+        "configMap",
+        "csi",
+        "downwardAPI",
+        "emptyDir",
+        "ephemeral",
+        "persistentVolumeClaim",
+        "projected",
+        "secret",
+    }
     for volume in pod.get("volumes", []):
         assert volume.keys() - {"name"} <= volumes, f"{where}: {volume}"
     assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys(), where
@@ -140,7 +133,9 @@ def test_every_image_has_a_version_or_a_digest(values: Path) -> None:
 def test_images_by_digest_have_no_tag_and_sidecars_get_the_same() -> None:
     objects = rendered_with(CHART / "ci" / "digests-values.yaml")
     images = {container["image"] for each in objects for pod in pod_specs(each) for container in containers(pod)}
-    assert all(re.fullmatch(r"registry\.example\.com:5000/aerostack/[a-z-]+@sha256:[0-9a-f]{64}", each) for each in images)
+    assert all(
+        re.fullmatch(r"registry\.example\.com:5000/aerostack/[a-z-]+@sha256:[0-9a-f]{64}", each) for each in images
+    )
     (webhook,) = one(objects, "Deployment", "aerostack-webhook")["spec"]["template"]["spec"]["containers"]
     assert variables(webhook)["AEROSTACK_WEBHOOK_IMAGE"] == webhook["image"]
 
@@ -155,9 +150,13 @@ def test_every_container_has_requests_and_a_limit_of_memory() -> None:
 # --- Who may do what ---------------------------------------------------------------------------------------------
 
 
-def rules(objects: list[Manifest], account: str) -> list[tuple[str, tuple[str, ...], tuple[str, ...], tuple[str, ...]]]:
-    """What a service account may do: kind of the role, resources, names and verbs."""
-    found = []
+# The kind of a role, its resources, their names, and the verbs.
+Right = tuple[str, tuple[str, ...], tuple[str, ...], tuple[str, ...]]
+
+
+def rules(objects: list[Manifest], account: str) -> list[Right]:
+    """The rights of a service account."""
+    found: list[Right] = []
     for binding in [each for each in objects if each["kind"] in ("RoleBinding", "ClusterRoleBinding")]:
         if account in [subject["name"] for subject in binding["subjects"]]:
             kind, name = binding["roleRef"]["kind"], binding["roleRef"]["name"]
@@ -208,7 +207,9 @@ def test_only_the_vault_mounts_its_key_and_the_root_key() -> None:
         for pod in pod_specs(each):
             text = json.dumps(pod.get("volumes", []))
             is_vault = each["kind"] == "StatefulSet"
-            assert ("tls.key" in text) == is_vault and ("aerostack-root-key" in text) == is_vault, each["metadata"]["name"]
+            assert ("tls.key" in text) == is_vault and ("aerostack-root-key" in text) == is_vault, each["metadata"][
+                "name"
+            ]
 
 
 def test_only_pods_with_a_sidecar_reach_the_vault() -> None:
@@ -218,9 +219,13 @@ def test_only_pods_with_a_sidecar_reach_the_vault() -> None:
     assert rule["ports"] == [{"port": "grpc", "protocol": "TCP"}]
     sidecars, test = rule["from"]
     assert sidecars == {"podSelector": {"matchLabels": {"aerostack.dev/injector": "true"}}, "namespaceSelector": {}}
-    assert test["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == "test" and "namespaceSelector" not in test
+    assert (
+        test["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == "test" and "namespaceSelector" not in test
+    )
 
-    more = one(rendered_with(CHART / "ci" / "roles-values.yaml"), "NetworkPolicy", "team-vault-vault")["spec"]["ingress"]
+    more = one(rendered_with(CHART / "ci" / "roles-values.yaml"), "NetworkPolicy", "team-vault-vault")["spec"][
+        "ingress"
+    ]
     assert more[0]["from"][0]["namespaceSelector"] == {"matchLabels": {"aerostack.dev/injection": "enabled"}}
     assert more[0]["from"][2] == {"ipBlock": {"cidr": "10.0.0.0/24"}}
 
@@ -252,9 +257,9 @@ def test_an_outage_of_the_webhook_does_not_concern_pods_without_an_annotation() 
     assert 'startsWith("aerostack.dev/")' in condition["expression"]
     (excluded,) = webhook["namespaceSelector"]["matchExpressions"]
     assert excluded["operator"] == "NotIn" and {"kube-system", NAMESPACE} <= set(excluded["values"])
-    (container,) = one(
-        rendered_with(CHART / "ci" / "default-values.yaml"), "Deployment", "aerostack-webhook"
-    )["spec"]["template"]["spec"]["containers"]
+    (container,) = one(rendered_with(CHART / "ci" / "default-values.yaml"), "Deployment", "aerostack-webhook")["spec"][
+        "template"
+    ]["spec"]["containers"]
     assert variables(container)["AEROSTACK_WEBHOOK_EXCLUDE_NAMESPACE"].split(";") == excluded["values"]
 
 
@@ -314,7 +319,9 @@ def test_every_value_is_in_the_schema_and_nothing_else() -> None:
             if isinstance(value, dict) and value:
                 compare(value, properties[name], f"{path}.{name}")
 
-    compare(yaml.safe_load((CHART / "values.yaml").read_text()), json.loads((CHART / "values.schema.json").read_text()), "")
+    compare(
+        yaml.safe_load((CHART / "values.yaml").read_text()), json.loads((CHART / "values.schema.json").read_text()), ""
+    )
 
 
 def test_every_value_is_explained() -> None:
@@ -355,151 +362,3 @@ def test_the_plain_manifests_need_no_helm_and_have_no_secret() -> None:
     for name, each in applied():
         assert "helm" not in json.dumps(each).lower(), name
         assert each["kind"] != "Secret" or not each.get("data"), name
-
-
-def test_kubectl_accepts_every_manifest(cluster: Cluster, tmp_path: Path) -> None:
-    for values in VALUES:
-        file = tmp_path / values.name
-        file.write_text(template("--values", str(values)).stdout)
-        made = cluster.run("kubectl", "apply", "--dry-run=client", "--validate=false", "--output=name", f"--filename={file}")
-        assert len(made.stdout.splitlines()) == len(rendered_with(values))
-    applied_as_plain = cluster.run("kubectl", "apply", "--validate=false", "--kustomize", str(PLAIN)).stdout
-    assert "statefulset.apps/aerostack-vault created" in applied_as_plain
-    assert "mutatingwebhookconfiguration" in applied_as_plain
-
-
-# --- The life of a release ---------------------------------------------------------------------------------------
-
-
-def test_the_root_key_is_made_once_and_survives_everything(cluster: Cluster) -> None:
-    cluster.install()
-    key = cluster.root_key()
-    assert cluster.api.of("Secret")["aerostack-root-key"]["immutable"] is True
-
-    cluster.upgrade("--set", "vault.log=debug")
-    assert cluster.root_key() == key
-    cluster.upgrade("--set", "rootKey.generate=false")
-    assert cluster.root_key() == key
-    cluster.upgrade()
-    assert cluster.root_key() == key
-    cluster.helm("rollback", "1")
-    assert cluster.root_key() == key
-
-    told = cluster.helm("uninstall").stdout
-    assert "[Secret] aerostack-root-key" in told
-    assert list(cluster.api.of("Secret")) == ["aerostack-root-key"]
-    assert not cluster.api.of("StatefulSet")
-    cluster.install()
-    assert cluster.root_key() == key
-
-
-def test_a_tool_that_renders_without_a_cluster_cannot_replace_the_root_key(cluster: Cluster, tmp_path: Path) -> None:
-    cluster.install()
-    key = cluster.root_key()
-    file = tmp_path / "rendered.yaml"
-    file.write_text(template().stdout)
-    apply = ["kubectl", "apply", "--validate=false", f"--filename={file}"]
-    done = cluster.run(*apply, check=False)
-    assert done.returncode != 0 and "immutable" in done.stderr, done.stderr
-    assert cluster.root_key() == key
-
-
-def test_a_secret_that_somebody_else_made_is_not_taken(cluster: Cluster) -> None:
-    cluster.run("kubectl", "create", "namespace", NAMESPACE)
-    cluster.api.put(
-        {
-            "apiVersion": "v1",
-            "kind": "Secret",
-            "metadata": {"name": "aerostack-root-key", "namespace": NAMESPACE},
-            "data": {"root.key": "bWluZQ=="},
-        }
-    )
-    done = cluster.install(check=False)
-    assert done.returncode != 0 and "aerostack-root-key" in done.stderr, done.stderr
-    cluster.install("--set", "rootKey.generate=false", "--replace")
-    assert cluster.root_key() == {"root.key": "bWluZQ=="}
-
-
-def test_what_the_webhook_and_the_job_wrote_survives_an_upgrade(cluster: Cluster) -> None:
-    cluster.install()
-    secret = cluster.api.of("Secret")["aerostack-webhook-tls"]
-    cluster.api.put({**secret, "data": {"tls.crt": "Y2VydA=="}})
-    configuration = cluster.api.of("MutatingWebhookConfiguration")["aerostack-webhook"]
-    assert "caBundle" not in configuration["webhooks"][0]["clientConfig"]
-    cluster.upgrade("--set", "webhook.replicas=3")
-    assert cluster.api.of("Secret")["aerostack-webhook-tls"]["data"] == {"tls.crt": "Y2VydA=="}
-
-
-def test_an_upgrade_changes_nothing_that_kubernetes_does_not_let_change(cluster: Cluster) -> None:
-    """The selector, the name of the service and the claims of a StatefulSet, with everything that may differ between releases."""
-    cluster.install()
-    before = cluster.api.of("StatefulSet")["aerostack-vault"]["spec"]
-    cluster.upgrade("--values", str(CHART / "ci" / "scheduling-values.yaml"))
-    after = cluster.api.of("StatefulSet")["aerostack-vault"]["spec"]
-    assert after["template"] != before["template"]
-    for fixed in ("selector", "serviceName", "volumeClaimTemplates", "podManagementPolicy"):
-        assert after[fixed] == before[fixed], fixed
-
-
-def test_helm_runs_the_job_before_the_vault_exists_and_removes_its_rights(cluster: Cluster) -> None:
-    cluster.install()
-    made = [path.rpartition("/")[2] for method, path in cluster.api.requests if method == "PATCH"]
-    assert made.index("aerostack-certificates-first") < made.index("aerostack-vault")
-    changed = [method for method, path in cluster.api.requests if path.endswith("aerostack-certificates-first")]
-    # Before each is made, what an interrupted installation left is removed; all four are removed after the Job has ended.
-    assert changed == ["DELETE", "PATCH"] * 4 + ["DELETE"] * 4
-    for kind in ("Job", "Role", "RoleBinding", "ServiceAccount"):
-        assert "aerostack-certificates-first" not in cluster.api.of(kind), kind
-
-
-def test_helm_test_asks_the_vault_as_an_administrator(cluster: Cluster) -> None:
-    cluster.install()
-    assert "Phase:          Succeeded" in cluster.helm("test").stdout
-    pod = cluster.api.of("Pod")["aerostack-test"]
-    assert pod["spec"]["serviceAccountName"] == "aerostack-admin"
-
-
-# --- Monitoring --------------------------------------------------------------------------------------------------
-
-
-def documented_metrics() -> set[str]:
-    return set(re.findall(r"^\| `([a-z_]+)` \|", (REPOSITORY / "docs" / "metrics.md").read_text(), re.MULTILINE))
-
-
-def used_metrics(expression: str) -> set[str]:
-    names = re.findall(r"\b(?:aerostack|grpc_server|process)_[a-z_]+", expression)
-    return {re.sub(r"_(bucket|count|sum)$", "", name) for name in names}
-
-
-def test_every_alert_and_every_panel_uses_metrics_that_exist() -> None:
-    objects = rendered_with(CHART / "ci" / "monitoring-values.yaml")
-    (rule_group,) = one(objects, "PrometheusRule", "aerostack")["spec"]["groups"]
-    expressions = [rule["expr"] for rule in rule_group["rules"]]
-    dashboard = json.loads(one(objects, "ConfigMap", "aerostack-dashboard")["data"]["aerostack.json"])
-    panels = [panel for panel in dashboard["panels"] if panel["type"] != "row"]
-    expressions += [target["expr"] for panel in panels for target in panel["targets"]]
-    expressions += [each["query"]["query"] for each in dashboard["templating"]["list"] if each["type"] == "query"]
-    assert len(panels) > 15
-    for expression in expressions:
-        assert used_metrics(expression) and used_metrics(expression) <= documented_metrics(), expression
-        assert expression.count("(") == expression.count(")"), expression
-
-
-def test_panels_do_not_overlap() -> None:
-    dashboard = json.loads((CHART / "files" / "dashboard.json").read_text())
-    cells = [
-        (x, y)
-        for panel in dashboard["panels"]
-        for x in range(panel["gridPos"]["x"], panel["gridPos"]["x"] + panel["gridPos"]["w"])
-        for y in range(panel["gridPos"]["y"], panel["gridPos"]["y"] + panel["gridPos"]["h"])
-    ]
-    assert len(set(cells)) == len(cells) and max(x for x, _ in cells) < 24
-
-
-def test_the_alerts_of_metrics_md_are_in_the_chart() -> None:
-    (group,) = yaml.safe_load((CHART / "files" / "alerts.yaml").read_text())["groups"]
-    names = {rule["alert"] for rule in group["rules"]}
-    listed = re.findall(r"- alert: (\w+)", (REPOSITORY / "docs" / "metrics.md").read_text())
-    assert listed and {f"Aerostack{name.removeprefix('Aerostack')}" for name in listed} <= names
-    for rule in group["rules"]:
-        assert rule["labels"]["severity"] in ("critical", "warning") and rule["annotations"]["summary"]

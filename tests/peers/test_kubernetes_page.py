@@ -12,7 +12,18 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cluster import CHART, NAMESPACE, Cluster, blocks, manifests, one, page, program, run, variables
+from cluster import (
+    CHART,
+    NAMESPACE,
+    Cluster,
+    blocks,
+    manifests,
+    one,
+    page,
+    program,
+    run,
+    variables,
+)
 from pair import BINARY, REPOSITORY
 
 # `kubectl exec` and `port-forward` need a pod that runs: their help, with the same arguments, refuses unknown ones.
@@ -102,7 +113,17 @@ def injectors(desk: Desk) -> str:
     return variables(pod["containers"][0]).get("AEROSTACK_VAULT_INJECTOR", "")
 
 
-FROM_NOTHING = ["images", "issuer", "install", "root-key-copy", "port-forward", "administer", "example", "refused", "sidecar"]
+FROM_NOTHING = [
+    "images",
+    "issuer",
+    "install",
+    "root-key-copy",
+    "port-forward",
+    "administer",
+    "example",
+    "refused",
+    "sidecar",
+]
 LATER = ["restart", "rotate", "rotate-root-key", "upgrade", "backup", "uninstall", "delete"]
 ELSEWHERE = ["root-key", "restore", "restored", "plain"]
 
@@ -185,7 +206,9 @@ def test_the_overlay_names_images_and_roles(desk: Desk) -> None:
 
 
 def test_the_notes_lead_from_nothing_to_an_injected_call(desk: Desk) -> None:
-    notes = desk.run(f"helm install aerostack {CHART} --namespace {NAMESPACE} --create-namespace").partition("NOTES:\n")[2]
+    notes = desk.run(f"helm install aerostack {CHART} --namespace {NAMESPACE} --create-namespace").partition(
+        "NOTES:\n"
+    )[2]
     commands = [line.strip() for line in notes.splitlines() if re.match("  [a-z(]", line)]
     desk.certificates()
     for command in commands:
