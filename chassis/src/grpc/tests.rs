@@ -268,5 +268,8 @@ async fn the_eviction_of_a_slot_that_a_token_brought_closes_the_connection() {
     assert!(admission().identify(&slot, &peer("dns:known")));
     slot.evictor().cancel();
     let closed = time_to_close(&mut client, Duration::from_secs(60)).await;
-    assert!(closed.is_some_and(|after| after < Duration::from_secs(1)), "{closed:?}");
+    assert!(
+        closed.is_some_and(|after| after < Duration::from_secs(1)),
+        "{closed:?}"
+    );
 }

@@ -63,7 +63,7 @@ impl<S: GrpcService> Service<http::Request<Body>> for TokenService<S> {
         Either::Right(Box::pin(async move {
             let identified = match token {
                 Ok(token) => identify(&admission, &slot, &token).await,
-                Err(refusal) => Err(refusal.into()),
+                Err(refusal) => Err(refusal.refusal()),
             };
             set_caller(&mut request, identified);
             inner.call(request).await
@@ -88,7 +88,8 @@ async fn identify(
     slot: &ConnectionSlot,
     authorization: &HeaderValue,
 ) -> Result<Peer, Refusal> {
-    let peer = verify(&admission.issuers, authorization).await?;
+    let verified = verify(&admission.issuers, authorization).await;
+    let peer = verified.map_err(TokenRefusal::refusal)?;
     if !admission.identify(slot, &peer) {
         let message = "this identity has its share of all connections; use fewer connections";
         return Err(Refusal::new(Reason::QuotaExceeded, message));
@@ -111,7 +112,9 @@ async fn verify(issuers: &Issuers, authorization: &HeaderValue) -> Result<Peer, 
 /// Returns the token of the scheme `Bearer` (RFC 6750, section 2.1), whose name has no case (RFC 9110, section 11.1).
 fn bearer_token(authorization: &HeaderValue) -> Option<&str> {
     let (scheme, token) = authorization.to_str().ok()?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim_matches(' '))
+    scheme
+        .eq_ignore_ascii_case("bearer")
+        .then(|| token.trim_matches(' '))
 }
 
 /// Replaces the caller of the request: only the token counts, whatever the client's certificate is.

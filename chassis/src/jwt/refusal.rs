@@ -66,6 +66,12 @@ impl TokenRefusal {
         }
     }
 
+    /// Returns the refusal of a call with such a token. There is no `From`, because a second source of a `Refusal` would take the
+    /// types of closures away that use `?`.
+    pub fn refusal(self) -> Refusal {
+        Refusal::new(self.reason(), self)
+    }
+
     /// Returns the reason for the client: only missing keys are a matter of waiting.
     pub fn reason(self) -> Reason {
         match self {
@@ -83,11 +89,5 @@ impl TokenRefusal {
             | Self::NotYetValid
             | Self::Subject => Reason::Unauthenticated,
         }
-    }
-}
-
-impl From<TokenRefusal> for Refusal {
-    fn from(refusal: TokenRefusal) -> Self {
-        Self::new(refusal.reason(), refusal)
     }
 }

@@ -101,7 +101,10 @@ fn log(read: &TokenState) {
             let ClaimedIdentity { principal, not_after } = &token.identity;
             tracing::info!(%principal, expires = text(*not_after), "the token was read again");
         }
-        Err(error) => tracing::warn!(error, "the file of the token cannot be used; a present token stays until it expires"),
+        Err(error) => tracing::warn!(
+            error,
+            "the file of the token cannot be used; a present token stays until it expires"
+        ),
     }
 }
 
@@ -148,7 +151,7 @@ pub struct TokenExpiry {
 
 impl Collector for TokenExpiry {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let expiry = encoder.encode_descriptor(
+        let mut expiry = encoder.encode_descriptor(
             "aerostack_token_expiration_timestamp_seconds",
             "Unix time at which a token expires by which the service identifies itself, by the setting that names its file; 0 while \
              the file cannot be used",
@@ -158,7 +161,12 @@ impl Collector for TokenExpiry {
         let Some(file) = &self.file else {
             return Ok(());
         };
-        let not_after = file.state.borrow().as_ref().ok().map(|token| token.identity.not_after);
+        let not_after = file
+            .state
+            .borrow()
+            .as_ref()
+            .ok()
+            .map(|token| token.identity.not_after);
         let since_epoch = not_after.and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
         let seconds = since_epoch.map_or(0, |since| since.as_secs().saturating_add(1));
         ConstGauge::new(i64::try_from(seconds).unwrap_or(i64::MAX))
@@ -220,7 +228,10 @@ mod tests {
         let path = dir.path().join("token");
         write(&dir, &token("s", -1));
         let expired = TokenFile::open(&path).current().unwrap_err();
-        assert!(expired.contains("expired at 20") && expired.contains("token"), "{expired}");
+        assert!(
+            expired.contains("expired at 20") && expired.contains("token"),
+            "{expired}"
+        );
         write(&dir, "opaque");
         let opaque = TokenFile::open(&path).current().unwrap_err();
         assert!(opaque.contains("does not hold a JSON Web Token"), "{opaque}");

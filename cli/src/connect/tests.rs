@@ -125,6 +125,48 @@ fn missing_flags_are_named() {
 }
 
 #[test]
+fn a_token_takes_the_place_of_a_certificate_and_the_first_source_with_either_decides() {
+    let (dir, args) = directory();
+    let with_token = ConnectArgs {
+        token_file: Some("/token".into()),
+        ..args.clone()
+    };
+    let connection = Connection::find(&with_token, empty_environment).unwrap();
+    let ConnectArgs { ca, cert, key, .. } = &connection.settings;
+    assert_eq!(ca.as_deref(), Some(dir.path().join("pki/ca.pem").as_path()));
+    assert_eq!((cert, key), (&None, &None));
+    // The directory that a flag names comes before the environment.
+    let env = |name: &str| (name == "AEROSTACK_TOKEN_FILE").then(|| "/token".into());
+    let connection = Connection::find(&args, env).unwrap();
+    assert!(connection.cert().is_some());
+    assert_eq!(connection.settings.token_file, None);
+    let alone = Connection::find_without_working_directory(&ConnectArgs::default(), env).unwrap();
+    assert_eq!(alone.settings.token_file, Some("/token".into()));
+}
+
+#[test]
+fn a_token_that_cannot_be_read_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let ca = rcgen::generate_simple_self_signed(Vec::new()).unwrap();
+    fs::write(dir.path().join("ca.pem"), ca.cert.pem()).unwrap();
+    let token = dir.path().join("token");
+    let args = ConnectArgs {
+        vault: Some("127.0.0.1:1".to_owned()),
+        ca: Some(dir.path().join("ca.pem")),
+        token_file: Some(token.clone()),
+        ..Default::default()
+    };
+    let connection = Connection::find_without_working_directory(&args, empty_environment).unwrap();
+    let missing = connection.vault().unwrap_err();
+    assert!(missing.message.contains(&*token.to_string_lossy()), "{missing:?}");
+    fs::write(&token, "two words").unwrap();
+    let wrong = connection.vault().unwrap_err();
+    assert!(wrong.message.contains("one token"), "{wrong:?}");
+    fs::write(&token, "a.b.c\n").unwrap();
+    assert!(connection.vault().is_ok());
+}
+
+#[test]
 fn a_damaged_ports_file_is_an_error() {
     let (dir, args) = directory();
     fs::write(dir.path().join("ports.json"), "{").unwrap();
