@@ -213,6 +213,20 @@ class Node:
         container["command"] = ["bash", "-c", f"trap '{last}; exit 0' TERM; while :; do sleep 1 & wait; done"]
         return pod
 
+    def example_job(self) -> Manifest:
+        """The pod of the example without the webhook, with images of ours. Podman does not wait for the sidecar: the program repeats."""
+        (job,) = manifests((REPOSITORY / "deploy/kubernetes/example/sidecar.yaml").read_text())
+        ca = base64.b64decode(self.api.of("Secret")["aerostack-vault-tls"]["data"]["ca.crt"]).decode()
+        metadata = {"name": "aerostack-vault-ca", "namespace": SHOP}
+        self.api.put({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"ca.crt": ca}})
+        template = job["spec"]["template"]
+        for each in template["spec"]["initContainers"]:
+            each["image"] = f"{REGISTRY}/{each['image']}"
+        (program,) = template["spec"]["containers"]
+        program["image"] = CURL
+        program["command"][1:1] = ["--retry", "50", "--retry-delay", "1", "--retry-all-errors"]
+        return template
+
     def admitted(self, pod: Manifest) -> Manifest:
         """The pod as the webhook changes it, asked over the TLS that its configuration tells the API server to expect."""
         (webhook,) = self.api.of("MutatingWebhookConfiguration")["aerostack-webhook"]["webhooks"]

@@ -128,6 +128,17 @@ def test_a_service_account_without_a_role_gets_nothing(node: Node) -> None:
         node.podman.remove("other-0")
 
 
+def test_the_sidecar_that_is_written_by_hand_serves_a_job(node: Node) -> None:
+    template = node.example_job()
+    node.start(template, "report-0", SHOP, 22)
+    try:
+        assert node.podman.exit_code("report-0-report") == 0, node.podman.logs("report-0-aerostack-injector")
+        assert node.podman.logs("report-0-report").strip() == node.expected().removesuffix(" 200")
+        assert node.podman.stop("report-0-aerostack-injector") == 0
+    finally:
+        node.podman.remove("report-0")
+
+
 def test_a_renewed_certificate_is_used_without_a_restart_and_a_failed_call(node: Node) -> None:
     before = certificate(node.vault)
     started = node.podman.container(f"{VAULT}-vault")["State"]["StartedAt"]
