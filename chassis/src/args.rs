@@ -111,9 +111,10 @@ pub struct RoleArgs {
 impl RoleArgs {
     /// Reads the bindings of all three roles. `issuers` gives principals their short forms.
     pub fn check(&self, problems: &mut Problems, issuers: &Issuers) -> Vec<Binding> {
-        let mut bindings = problems.bindings("--admin", Role::Admin, &self.admin, issuers);
-        bindings.extend(problems.bindings("--editor", Role::Editor, &self.editor, issuers));
-        bindings.extend(problems.bindings("--viewer", Role::Viewer, &self.viewer, issuers));
+        let parse = |text: &str| issuers.principal(text);
+        let mut bindings = problems.bindings("--admin", Role::Admin, &self.admin, parse);
+        bindings.extend(problems.bindings("--editor", Role::Editor, &self.editor, parse));
+        bindings.extend(problems.bindings("--viewer", Role::Viewer, &self.viewer, parse));
         bindings
     }
 }

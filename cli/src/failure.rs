@@ -197,7 +197,9 @@ fn hint_for(reason: Reason) -> Option<&'static str> {
         Reason::RegistryReadOnly => {
             "the injector's operator changes the servers in the file of its setting --servers, or where the file comes from"
         }
-        Reason::Unauthenticated => "give a client certificate (--cert and --key, or --dir), or a token that is valid now (--token-file)",
+        Reason::Unauthenticated => {
+            "give a client certificate (--cert and --key, or --dir), or a token that is valid now (--token-file)"
+        }
         Reason::PermissionDenied => {
             "the operator of the service grants roles to identities with its settings --admin, --editor and --viewer"
         }
@@ -210,9 +212,7 @@ fn hint_for(reason: Reason) -> Option<&'static str> {
         | Reason::StorageUnavailable
         | Reason::ShuttingDown
         | Reason::Overloaded
-        | Reason::TokenKeysUnavailable => {
-            "try again; `aerostack status` shows the state of both services"
-        }
+        | Reason::TokenKeysUnavailable => "try again; `aerostack status` shows the state of both services",
         _ => return None,
     };
     Some(hint)

@@ -53,7 +53,8 @@ impl TokenIssuer {
             reader: None,
         }));
         let answering = state.clone();
-        let upstream = Upstream::tls_answering(config, move |seen| answer(&answering.lock().unwrap(), seen)).await;
+        let upstream =
+            Upstream::tls_answering(config, move |seen| answer(&answering.lock().unwrap(), seen)).await;
         Self {
             upstream,
             ca: pki.ca_file(),
@@ -68,7 +69,11 @@ impl TokenIssuer {
 
     /// Returns a setting `--jwt-issuer` with the name `kubernetes`.
     pub fn setting(&self) -> String {
-        format!("{}={AUDIENCE},name=kubernetes,ca={}", self.url(), self.ca.display())
+        format!(
+            "{}={AUDIENCE},name=kubernetes,ca={}",
+            self.url(),
+            self.ca.display()
+        )
     }
 
     /// Publishes another key beside the present ones, which signs from now on.

@@ -337,9 +337,7 @@ impl Settings {
             .as_ref()
             .and_then(|identity| problems.principal("--tls-cert", identity));
         let issuers = self.jwt.check(&mut problems).unwrap_or_default();
-        let tls = self
-            .tls
-            .server_config(&mut problems, identity, listen, &issuers);
+        let tls = self.tls.server_config(&mut problems, identity, listen, &issuers);
         let policy = self.policy(&mut problems, &issuers);
         let keepalive = self.keepalive.check(&mut problems);
         let shutdown_grace = self.process.shutdown_grace(&mut problems);
@@ -379,7 +377,11 @@ impl Settings {
 
     fn policy(&self, problems: &mut Problems, issuers: &Issuers) -> Option<Policy> {
         let mut bindings = self.roles.check(problems, issuers);
-        bindings.extend(problems.bindings("--injector", Role::Injector, &self.injector, issuers));
+        bindings.extend(
+            problems.bindings("--injector", Role::Injector, &self.injector, |text| {
+                issuers.principal(text)
+            }),
+        );
         problems.policy("--injector", bindings)
     }
 }

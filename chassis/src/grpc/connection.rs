@@ -21,7 +21,7 @@ use tonic::{
 use tower::Service;
 
 use super::{
-    admission::ConnectionSlot,
+    connection_slot::ConnectionSlot,
     retirement::{CallCounter, RunningCalls},
     write_watchdog::{WatchedService, WriteWatchdog},
 };

@@ -5,6 +5,7 @@
 
 mod admission;
 mod connection;
+mod connection_slot;
 mod retirement;
 mod token_service;
 mod write_watchdog;

@@ -11,8 +11,9 @@ use tonic::{body::Body, service::Routes};
 use tower::Layer as _;
 
 use super::{
-    admission::{Admission, ConnectionSlot, WITH_ROLE, WITHOUT_ROLE, WITHOUT_ROLE_YET},
+    admission::{Admission, WITH_ROLE, WITHOUT_ROLE, WITHOUT_ROLE_YET},
     connection::{AGED_GRACE, ConnectionLimits, PREFACE_TIMEOUT, RETIRED_GRACE, WRITE_TIMEOUT},
+    connection_slot::ConnectionSlot,
     *,
 };
 use crate::{

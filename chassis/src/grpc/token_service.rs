@@ -13,10 +13,7 @@ use proto::{Reason, Refusal};
 use tonic::body::Body;
 use tower::Service;
 
-use super::{
-    admission::{Admission, ConnectionSlot},
-    connection::GrpcService,
-};
+use super::{admission::Admission, connection::GrpcService, connection_slot::ConnectionSlot};
 use crate::{
     authz::RefusedToken,
     caller::{Caller, Peer},

@@ -35,6 +35,7 @@ use metrics::JwtMetrics;
 pub use refusal::TokenRefusal;
 pub use setting::{IssuerSetting, IssuerSettingError};
 pub use token_file::{ClientToken, TokenExpiry, TokenFile};
+pub use verified_tokens::VerifiedToken;
 use verified_tokens::{KnownToken, TokenDigest, VerifiedTokens};
 
 /// The name of the issuer whose service accounts have a short form in the settings.
@@ -55,15 +56,6 @@ struct SharedIssuers {
     issuers: Vec<IssuerKeys>,
     verified: VerifiedTokens,
     metrics: JwtMetrics,
-}
-
-/// The identity in a token that was verified.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct VerifiedToken {
-    /// The issuer and the subject of the token.
-    pub principal: Principal,
-    /// The last moment at which the token is valid.
-    pub not_after: SystemTime,
 }
 
 impl Issuers {

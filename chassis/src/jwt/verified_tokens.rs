@@ -6,12 +6,20 @@ use std::{
     time::SystemTime,
 };
 
+use proto::Principal;
 use ring::digest;
-
-use super::VerifiedToken;
 
 /// Maximum number of tokens that are kept.
 const MAX_TOKENS: usize = 4096;
+
+/// The identity in a token that was verified.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VerifiedToken {
+    /// The issuer and the subject of the token.
+    pub principal: Principal,
+    /// The last moment at which the token is valid.
+    pub not_after: SystemTime,
+}
 
 /// The SHA-256 of a token. The token itself is not kept.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -66,8 +74,6 @@ impl VerifiedTokens {
 #[allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 mod tests {
     use std::time::Duration;
-
-    use proto::Principal;
 
     use super::*;
 

@@ -14,7 +14,6 @@ use std::{
 use crate::{
     authz::{Binding, Policy, Role, Scope},
     expiry::OwnCertificates,
-    jwt::Issuers,
     tls::{Authorities, Identity, TlsError},
 };
 use proto::{Principal, WorkspaceName};
@@ -113,17 +112,17 @@ impl Problems {
     }
 
     /// Reads the bindings of `role`, each as `PRINCIPAL=WORKSPACE,…` or `PRINCIPAL=*`. An administrator may also be
-    /// `PRINCIPAL` alone, which means all workspaces. `issuers` gives principals their short forms.
-    pub fn bindings(
+    /// `PRINCIPAL` alone, which means all workspaces. `parse` reads a principal, also in its short form.
+    pub fn bindings<E: fmt::Display>(
         &mut self,
         setting: &str,
         role: Role,
         texts: &[String],
-        issuers: &Issuers,
+        parse: impl Fn(&str) -> Result<Principal, E>,
     ) -> Vec<Binding> {
         texts
             .iter()
-            .filter_map(|text| self.take(setting, parse_binding(role, text, issuers)))
+            .filter_map(|text| self.take(setting, parse_binding(role, text, &parse)))
             .collect()
     }
 
@@ -215,14 +214,16 @@ pub fn path(text: &Option<PathBuf>) -> Option<&Path> {
     text.as_deref().filter(|path| !path.as_os_str().is_empty())
 }
 
-fn parse_binding(role: Role, text: &str, issuers: &Issuers) -> Result<Binding, String> {
+fn parse_binding<E: fmt::Display>(
+    role: Role,
+    text: &str,
+    parse: impl Fn(&str) -> Result<Principal, E>,
+) -> Result<Binding, String> {
     let (principal, scope) = match text.rsplit_once('=') {
         Some((principal, scope)) => (principal, Some(scope)),
         None => (text, None),
     };
-    let principal = issuers
-        .principal(principal)
-        .map_err(|error| format!("{text:?}: {error}"))?;
+    let principal = parse(principal).map_err(|error| format!("{text:?}: {error}"))?;
     let scope = match scope {
         Some("*") => Scope::All,
         None if role == Role::Admin => Scope::All,
@@ -300,7 +301,7 @@ mod tests {
             "--editor",
             Role::Editor,
             &["dns:a".to_owned(), "x=*".to_owned()],
-            &Issuers::default(),
+            Principal::parse,
         );
         let report = problems.finish(Some(())).unwrap_err().to_string();
         for part in [
@@ -334,7 +335,7 @@ mod tests {
 
     #[test]
     fn bindings_name_their_workspaces() {
-        let scope = |role, text| parse_binding(role, text, &Issuers::default()).map(|binding| binding.scope);
+        let scope = |role, text| parse_binding(role, text, Principal::parse).map(|binding| binding.scope);
         let some = Scope::Only(
             [
                 WorkspaceName::parse("a").unwrap(),

@@ -38,7 +38,10 @@ async fn a_service_account_administers_and_reads_without_a_certificate() {
     let calls: Vec<_> = lines.iter().filter(|line| line["event"] == "call").collect();
     let of = |number: usize, field: &str| calls[number][field].as_str().unwrap_or_default().to_owned();
     assert_eq!(of(0, "principal"), scene.principal(ADMIN));
-    assert_eq!((of(0, "outcome"), of(1, "outcome")), ("ok".to_owned(), "refused".to_owned()));
+    assert_eq!(
+        (of(0, "outcome"), of(1, "outcome")),
+        ("ok".to_owned(), "refused".to_owned())
+    );
     assert_eq!(of(1, "principal"), scene.principal(VIEWER));
     assert_eq!(of(1, "reason"), "PERMISSION_DENIED");
     assert!(calls[2..].iter().all(|line| line["reason"] == "UNAUTHENTICATED"));
@@ -74,14 +77,19 @@ async fn strangers_do_not_push_out_the_connection_of_a_client_with_a_token() {
     let mut strangers = Vec::new();
     for _ in 0..300 {
         let channel = scene.channel();
-        let checked = HealthClient::new(channel.clone()).check(HealthCheckRequest::default()).await;
+        let checked = HealthClient::new(channel.clone())
+            .check(HealthCheckRequest::default())
+            .await;
         assert!(checked.is_ok());
         strangers.push(channel);
     }
     messages.send(decrypt("shop", "TOKEN")).await.unwrap();
     let answered = time::timeout(e2e::PATIENCE, stream.message()).await.unwrap();
     let answers = answered.unwrap().unwrap().answers;
-    assert!(matches!(answers[0].outcome, Some(Outcome::Response(_))), "{answers:?}");
+    assert!(
+        matches!(answers[0].outcome, Some(Outcome::Response(_))),
+        "{answers:?}"
+    );
 }
 
 #[tokio::test]
@@ -124,7 +132,10 @@ async fn the_short_form_of_an_account_needs_an_issuer_with_that_name() {
         settings.check().err().unwrap().to_string()
     };
     let without = report(vec![format!("https://issuer.example={AUDIENCE}")]);
-    assert!(without.contains("--admin") && without.contains("name=kubernetes"), "{without}");
+    assert!(
+        without.contains("--admin") && without.contains("name=kubernetes"),
+        "{without}"
+    );
     let wrong = report(vec!["http://issuer.example=aud".to_owned(), "nothing".to_owned()]);
     assert!(wrong.matches("--jwt-issuer").count() >= 2, "{wrong}");
 }

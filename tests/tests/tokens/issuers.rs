@@ -33,7 +33,11 @@ async fn a_flood_of_unknown_keys_causes_few_reads_of_the_key_set() {
     tokio::join!(flood(0), flood(1_000), flood(2_000));
     // The first read is that of the start.
     let most = 2 + began.elapsed().as_secs() / 10;
-    assert!(scene.issuer.reads() as u64 <= most, "{} reads", scene.issuer.reads());
+    assert!(
+        scene.issuer.reads() as u64 <= most,
+        "{} reads",
+        scene.issuer.reads()
+    );
 }
 
 #[tokio::test]
@@ -47,7 +51,13 @@ async fn the_last_keys_count_while_the_issuer_is_down_and_without_any_no_token_c
         settings.roles.admin.push(account);
     })
     .await;
-    let list = async || list(anonymous(&pki, vault.address, pki::VAULT), &issuer.token(ADMIN, HOUR)).await;
+    let list = async || {
+        list(
+            anonymous(&pki, vault.address, pki::VAULT),
+            &issuer.token(ADMIN, HOUR),
+        )
+        .await
+    };
     let message = refused(list().await, Code::Unavailable, "TOKEN_KEYS_UNAVAILABLE");
     assert!(message.contains("not available now"), "{message}");
     // Administrators with certificates are not concerned.
@@ -69,7 +79,11 @@ async fn the_document_of_another_issuer_is_not_believed() {
         settings.jwt.jwt_issuer = vec![issuer.setting()];
     })
     .await;
-    let listed = list(anonymous(&pki, vault.address, pki::VAULT), &issuer.token(ADMIN, HOUR)).await;
+    let listed = list(
+        anonymous(&pki, vault.address, pki::VAULT),
+        &issuer.token(ADMIN, HOUR),
+    )
+    .await;
     refused(listed, Code::Unavailable, "TOKEN_KEYS_UNAVAILABLE");
     assert_eq!(issuer.reads(), 0);
 }
@@ -89,7 +103,10 @@ async fn a_key_set_comes_from_a_file_from_a_url_or_with_a_token() {
     for (setting, works) in [
         (format!("{url}={AUDIENCE},jwks={}", keys.display()), true),
         (format!("{url}={AUDIENCE},ca={ca},token={reader}"), true),
-        (format!("{url}={AUDIENCE},jwks={url}/keys,ca={ca},token={reader}"), true),
+        (
+            format!("{url}={AUDIENCE},jwks={url}/keys,ca={ca},token={reader}"),
+            true,
+        ),
         (format!("{url}={AUDIENCE},ca={ca}"), false),
         (format!("{url}={AUDIENCE},token={reader}"), false),
     ] {
@@ -98,7 +115,11 @@ async fn a_key_set_comes_from_a_file_from_a_url_or_with_a_token() {
             settings.roles.admin.push(format!("jwt:{url}#{ADMIN}"));
         })
         .await;
-        let listed = list(anonymous(&pki, vault.address, pki::VAULT), &issuer.token(ADMIN, HOUR)).await;
+        let listed = list(
+            anonymous(&pki, vault.address, pki::VAULT),
+            &issuer.token(ADMIN, HOUR),
+        )
+        .await;
         assert_eq!(listed.is_ok(), works, "{setting}: {listed:?}");
         vault.stop().await;
     }
@@ -117,6 +138,9 @@ async fn tokens_and_key_sets_are_counted() {
         "aerostack_jwt_key_set_failures_total{issuer=\"kubernetes\"} 0\n",
         "aerostack_jwt_key_set_timestamp_seconds{issuer=\"kubernetes\"} 1",
     ] {
-        assert!(page.contains(line) || page.contains(&line.replace("} 1\n", "} 1.0\n")), "{line} in {page}");
+        assert!(
+            page.contains(line) || page.contains(&line.replace("} 1\n", "} 1.0\n")),
+            "{line} in {page}"
+        );
     }
 }

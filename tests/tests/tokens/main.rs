@@ -142,7 +142,9 @@ fn with_token<T>(message: T, token: &str) -> Request<T> {
 
 async fn list(channel: Channel, token: &str) -> Result<usize, Status> {
     let request = with_token(ListWorkspacesRequest::default(), token);
-    let listed = WorkspaceServiceClient::new(channel).list_workspaces(request).await?;
+    let listed = WorkspaceServiceClient::new(channel)
+        .list_workspaces(request)
+        .await?;
     Ok(listed.into_inner().workspaces.len())
 }
 

@@ -19,14 +19,32 @@ fn bad_tokens(issuer: &TokenIssuer) -> Vec<(&'static str, String)> {
         ("has expired", with("exp", json!(now - 1))),
         ("not valid yet", with("nbf", json!(now + 600))),
         ("another audience", with("aud", json!("another"))),
-        ("issuer is not known", with("iss", json!("https://another.example"))),
+        (
+            "issuer is not known",
+            with("iss", json!("https://another.example")),
+        ),
         ("algorithm is none of", headed(json!({"alg": "none"}))),
-        ("algorithm is none of", hs256_with_the_public_key(&key, &kid, &claims)),
-        ("key that its issuer does not publish", headed(json!({"alg": "RS256", "kid": "unknown"}))),
-        ("key that its issuer does not publish", headed(json!({"alg": "ES256", "kid": kid}))),
-        ("critical header", headed(json!({"alg": "RS256", "kid": kid, "crit": ["b64"]}))),
+        (
+            "algorithm is none of",
+            hs256_with_the_public_key(&key, &kid, &claims),
+        ),
+        (
+            "key that its issuer does not publish",
+            headed(json!({"alg": "RS256", "kid": "unknown"})),
+        ),
+        (
+            "key that its issuer does not publish",
+            headed(json!({"alg": "ES256", "kid": kid})),
+        ),
+        (
+            "critical header",
+            headed(json!({"alg": "RS256", "kid": kid, "crit": ["b64"]})),
+        ),
         ("signature is wrong", format!("{unsigned}.{}", "A".repeat(342))),
-        ("signature is wrong", TestKey::p256().signed(&json!({"alg": "RS256", "kid": kid}), &claims)),
+        (
+            "signature is wrong",
+            TestKey::p256().signed(&json!({"alg": "RS256", "kid": kid}), &claims),
+        ),
         ("not a JSON Web Token", "opaque".to_owned()),
         ("not a JSON Web Token", format!("{good}.x")),
     ]
@@ -55,7 +73,9 @@ async fn a_bad_token_is_refused_although_the_certificate_is_that_of_an_administr
     }
     // Without a token the certificate counts.
     let request = ListWorkspacesRequest::default();
-    let listed = WorkspaceServiceClient::new(administrator).list_workspaces(request).await;
+    let listed = WorkspaceServiceClient::new(administrator)
+        .list_workspaces(request)
+        .await;
     assert!(listed.is_ok());
 }
 
@@ -90,7 +110,9 @@ async fn only_the_token_counts_when_there_is_one() {
     assert!(message.contains(&scene.principal(STRANGER)), "{message}");
     for wrong in ["Basic dTpw", "Bearer", "bearer"] {
         let mut request = Request::new(ListWorkspacesRequest::default());
-        request.metadata_mut().insert("authorization", wrong.parse().unwrap());
+        request
+            .metadata_mut()
+            .insert("authorization", wrong.parse().unwrap());
         let mut client = WorkspaceServiceClient::new(administrator.clone());
         unauthenticated(client.list_workspaces(request).await);
     }
