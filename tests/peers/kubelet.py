@@ -19,8 +19,8 @@ from api_server import ApiServer
 from service_accounts import API_AUDIENCE, ServiceAccounts
 
 ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
-# Fields of containers that are of the kubelet.
-OF_THE_KUBELET = ("startupProbe", "readinessProbe", "livenessProbe", "restartPolicy")
+# Fields of containers that are of the kubelet. Podman would listen on `ports` on this machine, too.
+OF_THE_KUBELET = ("startupProbe", "readinessProbe", "livenessProbe", "restartPolicy", "ports")
 
 Files = dict[str, tuple[bytes, int]]
 

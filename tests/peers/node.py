@@ -185,8 +185,9 @@ class Node:
         return done.stdout
 
     def put(self, value: str) -> None:
+        """Without `--only-to`: a value that is bound to its origin would not go to an upstream without TLS."""
         self.values.append(value)
-        self.aerostack("workspace", "secret", "set", SHOP, "GITHUB_TOKEN", "-", "--only-to", self.origin, said=value)
+        self.aerostack("workspace", "secret", "set", SHOP, "GITHUB_TOKEN", "-", said=value)
 
     # --- The application ---
 

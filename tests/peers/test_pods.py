@@ -197,11 +197,11 @@ def secrets_of(text: str) -> list[dict[str, Any]]:
 
 
 def test_a_changed_config_map_is_served_without_a_restart(node: Node) -> None:
-    servers = node.api.objects["v1", "configmaps", SHOP, "web-servers"]
-    before = servers["data"]["servers.yaml"]
+    key = ("v1", "configmaps", SHOP, "web-servers")
+    before = node.api.objects[key]["data"]["servers.yaml"]
 
     def change(text: str) -> None:
-        node.api.put({**servers, "data": {"servers.yaml": text}}, SHOP)
+        node.api.store(key, {**node.api.objects[key], "data": {"servers.yaml": text}})
         node.kubelet.fill(node.web_pod, WEB, SHOP)
 
     def invalid() -> bool:
