@@ -1,0 +1,364 @@
+"""What helm renders of the chart, the plain manifests, and the examples: the schemas of Kubernetes' own API for the oldest and the newest
+version, *restricted* Pod Security, rights, and values."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from cluster import (
+    CHART,
+    NAMESPACE,
+    PLAIN,
+    VALUES,
+    Manifest,
+    containers,
+    manifests,
+    one,
+    pod_specs,
+    rendered_with,
+    run,
+    template,
+    variables,
+)
+
+# The oldest version is the first in which native sidecars are on by default.
+OLDEST, NEWEST = "1.29", "1.37"
+# Objects of other projects, whose schemas Kubernetes does not have.
+FOREIGN = {"ServiceMonitor", "PodMonitor", "PrometheusRule", "Certificate", "Issuer"}
+
+each_values = pytest.mark.parametrize("values", VALUES, ids=lambda path: path.name.removesuffix("-values.yaml"))
+
+
+def applied() -> list[tuple[str, Manifest]]:
+    """The manifests of deploy/kubernetes that are applied as they are."""
+    files = [path for path in PLAIN.rglob("*.yaml") if path.name not in ("values.yaml", "kustomization.yaml")]
+    return [(path.name, each) for path in sorted(files) for each in manifests(path.read_text())]
+
+
+# --- What is rendered --------------------------------------------------------------------------------------------
+
+
+def test_there_are_ten_files_of_values() -> None:
+    assert len(VALUES) >= 10
+
+
+@each_values
+def test_helm_finds_no_fault_in_the_chart(values: Path) -> None:
+    run("helm", "lint", "--strict", str(CHART), "--values", str(values))
+
+
+@pytest.mark.parametrize("version", [OLDEST, NEWEST])
+@each_values
+def test_every_rendered_manifest_fits_the_schema_of_kubernetes(values: Path, version: str) -> None:
+    validated = [each for each in rendered_with(values) if each["kind"] not in FOREIGN]
+    for manifest in validated:
+        assert kubernetes_validate.validate(manifest, version, strict=True) == version
+    assert len(validated) > 10
+
+
+@pytest.mark.parametrize("version", [OLDEST, NEWEST])
+def test_every_plain_manifest_and_example_fits_the_schema_of_kubernetes(version: str) -> None:
+    for name, manifest in applied():
+        assert kubernetes_validate.validate(manifest, version, strict=True) == version, name
+
+
+def test_a_wrong_manifest_does_not_fit() -> None:
+    wrong = rendered_with(CHART / "ci" / "default-values.yaml")
+    statefulset = json.loads(json.dumps(one(wrong, "StatefulSet", "aerostack-vault")))
+    statefulset["spec"]["template"]["spec"]["enableServiceLink"] = False
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(statefulset, OLDEST, strict=True)
+
+
+def check_restricted(pod: Manifest, where: str) -> None:
+    """The standard "restricted" of https://kubernetes.io/docs/concepts/security/pod-security-standards, version 1.29 and later."""
+    volumes = {
+        "configMap",
+        "csi",
+        "downwardAPI",
+        "emptyDir",
+        "ephemeral",
+        "persistentVolumeClaim",
+        "projected",
+        "secret",
+    }
+    for volume in pod.get("volumes", []):
+        assert volume.keys() - {"name"} <= volumes, f"{where}: {volume}"
+    assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys(), where
+    context = pod.get("securityContext", {})
+    assert not {"sysctls", "windowsOptions", "seLinuxOptions"} & context.keys(), where
+    for container in containers(pod):
+        own = container.get("securityContext", {})
+        both = {**context, **own}
+        at = f"{where}, {container['name']}"
+        assert both.get("runAsNonRoot") is True and both.get("runAsUser") != 0, at
+        assert both.get("seccompProfile", {}).get("type") in ("RuntimeDefault", "Localhost"), at
+        assert own.get("allowPrivilegeEscalation") is False and not own.get("privileged"), at
+        assert own.get("capabilities") == {"drop": ["ALL"]}, at
+        assert not any("hostPort" in port for port in container.get("ports", [])), at
+        # Beyond the standard: nothing writes into its image.
+        assert own.get("readOnlyRootFilesystem") is True, at
+
+
+@each_values
+def test_every_rendered_pod_is_restricted(values: Path) -> None:
+    found = [(each["metadata"]["name"], pod) for each in rendered_with(values) for pod in pod_specs(each)]
+    for name, pod in found:
+        check_restricted(pod, name)
+        assert pod["enableServiceLinks"] is False, name
+    assert len(found) >= 2
+
+
+def test_every_pod_of_the_plain_manifests_and_the_examples_is_restricted() -> None:
+    for name, manifest in applied():
+        for pod in pod_specs(manifest):
+            check_restricted(pod, name)
+
+
+@each_values
+def test_every_image_has_a_version_or_a_digest(values: Path) -> None:
+    for pod in [pod for each in rendered_with(values) for pod in pod_specs(each)]:
+        for container in containers(pod):
+            assert re.search(r"(:v?[0-9][^:/]*|@sha256:[0-9a-f]{64})$", container["image"]), container["image"]
+
+
+def test_images_by_digest_have_no_tag_and_sidecars_get_the_same() -> None:
+    objects = rendered_with(CHART / "ci" / "digests-values.yaml")
+    images = {container["image"] for each in objects for pod in pod_specs(each) for container in containers(pod)}
+    assert all(
+        re.fullmatch(r"registry\.example\.com:5000/aerostack/[a-z-]+@sha256:[0-9a-f]{64}", each) for each in images
+    )
+    (webhook,) = one(objects, "Deployment", "aerostack-webhook")["spec"]["template"]["spec"]["containers"]
+    assert variables(webhook)["AEROSTACK_WEBHOOK_IMAGE"] == webhook["image"]
+
+
+def test_every_container_has_requests_and_a_limit_of_memory() -> None:
+    for pod in [pod for each in rendered_with(CHART / "ci" / "default-values.yaml") for pod in pod_specs(each)]:
+        for container in containers(pod):
+            assert {"cpu", "memory"} <= container["resources"]["requests"].keys()
+            assert "memory" in container["resources"]["limits"]
+
+
+# --- Who may do what ---------------------------------------------------------------------------------------------
+
+
+# The kind of a role, its resources, their names, and the verbs.
+Right = tuple[str, tuple[str, ...], tuple[str, ...], tuple[str, ...]]
+
+
+def rules(objects: list[Manifest], account: str) -> list[Right]:
+    """The rights of a service account."""
+    found: list[Right] = []
+    for binding in [each for each in objects if each["kind"] in ("RoleBinding", "ClusterRoleBinding")]:
+        if account in [subject["name"] for subject in binding["subjects"]]:
+            kind, name = binding["roleRef"]["kind"], binding["roleRef"]["name"]
+            if name.startswith("system:"):
+                found.append((kind, (name,), (), ()))
+                continue
+            role = one(objects, kind, name)
+            for rule in role["rules"]:
+                names = tuple(rule.get("resourceNames", ()))
+                found.append((kind, tuple(rule["resources"]), names, tuple(rule["verbs"])))
+    return found
+
+
+def test_each_service_account_has_the_least_that_works() -> None:
+    objects = rendered_with(CHART / "ci" / "default-values.yaml")
+    change = ("get", "update")
+    assert rules(objects, "aerostack-vault") == [("ClusterRole", ("system:service-account-issuer-discovery",), (), ())]
+    assert sorted(rules(objects, "aerostack-webhook")) == [
+        ("ClusterRole", ("mutatingwebhookconfigurations",), ("aerostack-webhook",), change),
+        ("Role", ("secrets",), ("aerostack-webhook-tls",), change),
+    ]
+    kept = ("Role", ("secrets",), ("aerostack-vault-tls", "aerostack-vault-tls-ca"), change)
+    assert rules(objects, "aerostack-certificates") == [kept]
+    assert rules(objects, "aerostack-certificates-first") == [("Role", ("secrets",), (), ("create",)), kept]
+    assert rules(objects, "aerostack-admin") == []
+
+
+def test_the_account_that_may_create_secrets_lives_as_long_as_its_job() -> None:
+    for each in rendered_with(CHART / "ci" / "default-values.yaml"):
+        if each["metadata"]["name"] == "aerostack-certificates-first":
+            annotations = each["metadata"]["annotations"]
+            assert annotations["helm.sh/hook"] == "pre-install,pre-upgrade"
+            assert annotations["helm.sh/hook-delete-policy"] == "before-hook-creation,hook-succeeded"
+
+
+def test_with_cert_manager_no_pod_of_ours_may_read_a_secret() -> None:
+    objects = rendered_with(CHART / "ci" / "cert-manager-values.yaml")
+    assert not [each for each in objects if each["kind"] in ("Role", "ClusterRole", "Job", "CronJob")]
+    configuration = one(objects, "MutatingWebhookConfiguration", "aerostack-webhook")
+    assert configuration["metadata"]["annotations"] == {"cert-manager.io/inject-ca-from": "aerostack/aerostack-webhook"}
+    (uri,) = one(objects, "Certificate", "aerostack-vault")["spec"]["uris"]
+    (webhook,) = one(objects, "Deployment", "aerostack-webhook")["spec"]["template"]["spec"]["containers"]
+    assert variables(webhook)["AEROSTACK_WEBHOOK_VAULT_ID"] == uri
+
+
+def test_only_the_vault_mounts_its_key_and_the_root_key() -> None:
+    for each in rendered_with(CHART / "ci" / "default-values.yaml"):
+        for pod in pod_specs(each):
+            text = json.dumps(pod.get("volumes", []))
+            is_vault = each["kind"] == "StatefulSet"
+            assert ("tls.key" in text) == is_vault and ("aerostack-root-key" in text) == is_vault, each["metadata"][
+                "name"
+            ]
+
+
+def test_only_pods_with_a_sidecar_reach_the_vault() -> None:
+    policy = one(rendered_with(CHART / "ci" / "default-values.yaml"), "NetworkPolicy", "aerostack-vault")["spec"]
+    assert policy["policyTypes"] == ["Ingress"]
+    (rule,) = policy["ingress"]
+    assert rule["ports"] == [{"port": "grpc", "protocol": "TCP"}]
+    sidecars, test = rule["from"]
+    assert sidecars == {"podSelector": {"matchLabels": {"aerostack.dev/injector": "true"}}, "namespaceSelector": {}}
+    assert (
+        test["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == "test" and "namespaceSelector" not in test
+    )
+
+    more = one(rendered_with(CHART / "ci" / "roles-values.yaml"), "NetworkPolicy", "team-vault-vault")["spec"][
+        "ingress"
+    ]
+    assert more[0]["from"][0]["namespaceSelector"] == {"matchLabels": {"aerostack.dev/injection": "enabled"}}
+    assert more[0]["from"][2] == {"ipBlock": {"cidr": "10.0.0.0/24"}}
+
+
+@each_values
+def test_selectors_select_the_pods_of_their_component_alone(values: Path) -> None:
+    objects = rendered_with(values)
+    pods = {
+        each["metadata"]["name"]: each["spec"]["template"]["metadata"]["labels"]
+        for each in objects
+        if each["kind"] in ("StatefulSet", "Deployment")
+    }
+    for each in objects:
+        if each["kind"] not in ("Service", "NetworkPolicy", "PodDisruptionBudget"):
+            continue
+        spec = each["spec"]
+        selector = spec["podSelector"] if "podSelector" in spec else spec["selector"]
+        wanted = selector.get("matchLabels", selector)
+        selected = [name for name, labels in pods.items() if wanted.items() <= labels.items()]
+        assert selected == [each["metadata"]["name"].removesuffix("-headless")], each["metadata"]["name"]
+
+
+def test_an_outage_of_the_webhook_does_not_concern_pods_without_an_annotation() -> None:
+    (webhook,) = one(
+        rendered_with(CHART / "ci" / "default-values.yaml"), "MutatingWebhookConfiguration", "aerostack-webhook"
+    )["webhooks"]
+    assert webhook["failurePolicy"] == "Fail" and webhook["reinvocationPolicy"] == "IfNeeded"
+    (condition,) = webhook["matchConditions"]
+    assert 'startsWith("aerostack.dev/")' in condition["expression"]
+    (excluded,) = webhook["namespaceSelector"]["matchExpressions"]
+    assert excluded["operator"] == "NotIn" and {"kube-system", NAMESPACE} <= set(excluded["values"])
+    (container,) = one(rendered_with(CHART / "ci" / "default-values.yaml"), "Deployment", "aerostack-webhook")["spec"][
+        "template"
+    ]["spec"]["containers"]
+    assert variables(container)["AEROSTACK_WEBHOOK_EXCLUDE_NAMESPACE"].split(";") == excluded["values"]
+
+
+# --- Values ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--set", "vault.replicas=2"], "/vault/replicas"),
+        (["--set", "vault.store=etcd"], "/vault/store"),
+        (["--set", "vault.replica=1"], "replica"),
+        (["--set", "unknown=1"], "unknown"),
+        (["--set", "vault.image.tag=latest"], "/vault/image/tag"),
+        (["--set", "vault.image.digest=sha256:abc"], "/vault/image/digest"),
+        (["--set", "vault.image.repository=vault-service:1.0"], "/vault/image/repository"),
+        (["--set", "webhook.failurePolicy=Maybe"], "/webhook/failurePolicy"),
+        (["--set", "webhook.replicas=0"], "/webhook/replicas"),
+        (["--set", "roles.injectors={system:serviceaccount:shop:web}"], "/roles/injectors/0"),
+        (["--set", "roles.injectors={web=shop}"], "/roles/injectors/0"),
+        (["--set", "rootKey.type=file"], "/rootKey/type"),
+        (["--set-json", "rootKey.secrets=[]"], "/rootKey/secrets"),
+        (["--set", "certificates.mode=none"], "/certificates/mode"),
+        (["--set", "tokens.issuer=http://kubernetes"], "/tokens/issuer"),
+        (["--set", "vault.auditLog=/etc/audit.log"], "/vault/auditLog"),
+        (["--set", "certificates.mode=existing"], "certificates.existing.vaultSecret is required"),
+    ],
+    ids=lambda value: value[-1] if isinstance(value, list) else "",
+)
+def test_wrong_values_are_refused_by_name(arguments: list[str], said: str) -> None:
+    done = template(*arguments, check=False)
+    assert done.returncode != 0, "it was rendered"
+    assert said.strip("/").split("/")[-1] in done.stderr, done.stderr
+
+
+def test_every_object_of_the_schema_is_closed() -> None:
+    def visit(schema: Manifest, path: str) -> None:
+        properties = schema.get("properties")
+        if properties is None:
+            return
+        open_by_nature = path.endswith("extraEnv[]")
+        assert schema.get("additionalProperties") is False or open_by_nature, path
+        for name, each in properties.items():
+            visit(each, f"{path}.{name}")
+            visit(each.get("items", {}), f"{path}.{name}[]")
+
+    visit(json.loads((CHART / "values.schema.json").read_text()), "")
+
+
+def test_every_value_is_in_the_schema_and_nothing_else() -> None:
+    def compare(values: Manifest, schema: Manifest, path: str) -> None:
+        properties = schema.get("properties")
+        if properties is None:
+            return
+        assert values.keys() == properties.keys() - {"global"}, path
+        for name, value in values.items():
+            if isinstance(value, dict) and value:
+                compare(value, properties[name], f"{path}.{name}")
+
+    compare(
+        yaml.safe_load((CHART / "values.yaml").read_text()), json.loads((CHART / "values.schema.json").read_text()), ""
+    )
+
+
+def test_every_value_is_explained() -> None:
+    """Each value, or the object that it belongs to, has a comment in the form of helm-docs."""
+    explained: list[tuple[int, bool]] = []
+    comment = False
+    for line in (CHART / "values.yaml").read_text().splitlines():
+        if line.strip().startswith("#"):
+            comment = comment or line.strip().startswith("# --")
+        elif found := re.match(r"( *)(\w+):(.*)", line):
+            depth = len(found[1])
+            explained = [each for each in explained if each[0] < depth]
+            inherited = any(is_explained for _, is_explained in explained)
+            assert comment or inherited or not found[3], f"{found[2]} has no comment"
+            explained.append((depth, comment))
+            comment = False
+
+
+def test_the_keys_of_the_root_are_mounted_in_their_order() -> None:
+    statefulset = one(rendered_with(CHART / "ci" / "roles-values.yaml"), "StatefulSet", "team-vault-vault")
+    pod = statefulset["spec"]["template"]["spec"]
+    files = variables(pod["containers"][0])["AEROSTACK_VAULT_ROOT_KEY_FILE"].split(";")
+    (volume,) = [each for each in pod["volumes"] if each["name"] == "root-key"]
+    sources = [each["secret"] for each in volume["projected"]["sources"]]
+    assert [each["name"] for each in sources] == ["key-2027", "key-2026"]
+    assert files == [f"/etc/aerostack/root-key/{each['items'][0]['path']}" for each in sources]
+
+
+# --- The plain manifests -----------------------------------------------------------------------------------------
+
+
+def test_the_plain_manifests_are_what_the_chart_renders() -> None:
+    done = subprocess.run([sys.executable, PLAIN / "generate", "--check"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_plain_manifests_need_no_helm_and_have_no_secret() -> None:
+    for name, each in applied():
+        assert "helm" not in json.dumps(each).lower(), name
+        assert each["kind"] != "Secret" or not each.get("data"), name

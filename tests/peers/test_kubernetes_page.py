@@ -1,0 +1,247 @@
+"""docs/kubernetes.md and the chart's NOTES, run as they are written: helm and kubectl with a stand-in for the API server. Of a command
+that needs a running pod, of docker and of `aerostack`, only the arguments are checked; test_pods.py runs pods."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cluster import (
+    CHART,
+    NAMESPACE,
+    Cluster,
+    blocks,
+    manifests,
+    one,
+    page,
+    program,
+    run,
+    variables,
+)
+from pair import BINARY, REPOSITORY
+
+# `kubectl exec` and `port-forward` need a pod that runs: their help, with the same arguments, refuses unknown ones.
+KUBECTL = """#!/bin/bash
+case " $* " in
+  *" exec "* | *" port-forward "*)
+    arguments=()
+    for each in "$@"; do [ "$each" != -- ] || break; arguments+=("$each"); done
+    exec REAL "${arguments[@]}" --help ;;
+esac
+case $1$3 in
+  apply* | *apply) exec REAL "$@" --validate=false ;;
+  *) exec REAL "$@" ;;
+esac
+"""
+AEROSTACK = """#!/bin/bash
+echo "aerostack $*" >>CALLED
+exec REAL "$@" --help
+"""
+DOCKER = """#!/bin/bash
+case $1 in
+  build) [ -f "$3" ] && [ "$4" = -t ] && [ "${@: -1}" = . ] ;;
+  push) [ $# = 2 ] ;;
+  *) false ;;
+esac
+"""
+
+
+class Desk:
+    """A folder that looks like a clone, with helm and kubectl of a cluster of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.cluster = Cluster(folder)
+        self.folder = folder
+        self.called = folder / "called"
+        self.called.touch()
+        programs = folder / "bin"
+        programs.mkdir()
+        for name, text in {"kubectl": KUBECTL, "aerostack": AEROSTACK, "docker": DOCKER}.items():
+            real = str(BINARY) if name == "aerostack" else shutil.which(name) or ""
+            (programs / name).write_text(text.replace("REAL", real).replace("CALLED", str(self.called)))
+            (programs / name).chmod(0o755)
+        for name in ("deploy", "vault-service", "injector-service", "cli"):
+            (folder / name).symlink_to(REPOSITORY / name)
+        path = f"{programs}:{Path(program('helm')).parent}:/usr/bin:/bin"
+        self.environment = {**self.cluster.environment, "PATH": path, "NEW_VALUE": "a new value"}
+
+    def run(self, commands: str) -> str:
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", commands],
+            cwd=self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.returncode == 0, f"{commands}ended with {done.returncode}: {done.stdout}{done.stderr}"
+        assert "AEROSTACK_" not in done.stderr, done.stderr
+        return done.stdout
+
+    def block(self, name: str) -> str:
+        return self.run(blocks("sh")[name])
+
+    def write(self, name: str, block: str) -> None:
+        path = self.folder / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(blocks("yaml")[block])
+
+    def certificates(self) -> None:
+        """What the Job of the chart does."""
+        for name in ("aerostack-vault-tls", "aerostack-vault-tls-ca"):
+            metadata = {"name": name, "namespace": NAMESPACE}
+            self.cluster.api.put(
+                {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": {"ca.crt": "Q0E="}}
+            )
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    desk = Desk(tmp_path)
+    yield desk
+    desk.cluster.api.close()
+
+
+def injectors(desk: Desk) -> str:
+    pod = desk.cluster.api.of("StatefulSet")["aerostack-vault"]["spec"]["template"]["spec"]
+    return variables(pod["containers"][0]).get("AEROSTACK_VAULT_INJECTOR", "")
+
+
+FROM_NOTHING = [
+    "images",
+    "issuer",
+    "install",
+    "root-key-copy",
+    "port-forward",
+    "administer",
+    "example",
+    "refused",
+    "sidecar",
+]
+LATER = ["restart", "rotate", "rotate-root-key", "upgrade", "backup", "uninstall", "delete"]
+ELSEWHERE = ["root-key", "restore", "restored", "plain"]
+
+
+def test_every_block_of_commands_is_run() -> None:
+    assert sorted(blocks("sh")) == sorted(FROM_NOTHING + LATER + ELSEWHERE)
+    # No command stands in a block without a name.
+    assert page().count("```sh\n") == len(blocks("sh"))
+
+
+def test_the_commands_lead_from_nothing_to_the_removal(desk: Desk) -> None:
+    desk.write("aerostack-values.yaml", "values")
+    desk.write("root-keys.yaml", "root-keys")
+    for name in FROM_NOTHING[:3]:
+        desk.block(name)
+    assert injectors(desk) == "system:serviceaccount:shop:web=shop"
+    desk.certificates()
+    for name in FROM_NOTHING[3:]:
+        desk.block(name)
+    assert (desk.folder / "aerostack-ca.crt").read_text() == "CA"
+    assert (desk.folder / "aerostack-token").read_text() == "aerostack:aerostack-admin:aerostack-vault:3600"
+    for secret in ("aerostack-token", "root.key"):
+        assert (desk.folder / secret).stat().st_mode & 0o077 == 0, secret
+    key = desk.cluster.root_key()
+
+    for name in LATER[:3]:
+        desk.block(name)
+    pod = desk.cluster.api.of("StatefulSet")["aerostack-vault"]["spec"]["template"]["spec"]
+    (volume,) = [each for each in pod["volumes"] if each["name"] == "root-key"]
+    assert [each["secret"]["name"] for each in volume["projected"]["sources"]] == [
+        "aerostack-root-key-2",
+        "aerostack-root-key",
+    ]
+    assert desk.cluster.root_key() == key
+    # The new file has 32 bytes, as the vault wants it.
+    assert len((desk.folder / "root-2.key").read_text().strip()) == 44
+
+    for name in LATER[3:-1]:
+        desk.block(name)
+    assert desk.cluster.root_key() == key
+    desk.cluster.api.put(
+        {
+            "apiVersion": "v1",
+            "kind": "PersistentVolumeClaim",
+            "metadata": {"name": "data-aerostack-vault-0", "namespace": NAMESPACE},
+        }
+    )
+    desk.block("delete")
+    assert list(desk.cluster.api.of("Secret")) == ["aerostack-root-key-2"]
+    assert "aerostack backup --output" in desk.called.read_text()
+
+
+def test_a_backup_is_restored_into_an_empty_cluster(desk: Desk) -> None:
+    desk.write("aerostack-values.yaml", "values")
+    (desk.folder / "root.key").write_text("A" * 43 + "=")
+    desk.block("restore")
+    assert desk.cluster.root_key() == {"root.key": "QUFB" * 14 + "QT0="}
+    desk.block("restored")
+
+
+def test_the_root_key_can_be_made_before_the_installation(desk: Desk) -> None:
+    desk.block("root-key")
+    assert len((desk.folder / "root.key").read_text().strip()) == 44
+    desk.cluster.install("--set", "rootKey.generate=false")
+
+
+def test_the_overlay_names_images_and_roles(desk: Desk) -> None:
+    desk.write("overlay/kustomization.yaml", "overlay")
+    shutil.copytree(REPOSITORY / "deploy" / "kubernetes", desk.folder / "aerostack" / "deploy" / "kubernetes")
+    made = manifests(run("kubectl", "kustomize", str(desk.folder / "overlay")).stdout)
+    (vault,) = one(made, "StatefulSet", "aerostack-vault")["spec"]["template"]["spec"]["containers"]
+    assert vault["image"] == "registry.example.com/aerostack/vault-service:0.1.0"
+    assert variables(vault)["AEROSTACK_VAULT_INJECTOR"] == "system:serviceaccount:shop:web=shop"
+    assert "AEROSTACK_VAULT_ROOT_KEY_FILE" in variables(vault)
+    (webhook,) = one(made, "Deployment", "aerostack-webhook")["spec"]["template"]["spec"]["containers"]
+    assert variables(webhook)["AEROSTACK_WEBHOOK_IMAGE"] == webhook["image"]
+    assert "/" in one(made, "Job", "aerostack-certificates-first")["spec"]["template"]["spec"]["containers"][0]["image"]
+    desk.run(f"cd overlay && {blocks('sh')['plain']}")
+    assert "aerostack-vault" in desk.cluster.api.of("StatefulSet")
+
+
+def test_the_notes_lead_from_nothing_to_an_injected_call(desk: Desk) -> None:
+    notes = desk.run(f"helm install aerostack {CHART} --namespace {NAMESPACE} --create-namespace").partition(
+        "NOTES:\n"
+    )[2]
+    commands = [line.strip() for line in notes.splitlines() if re.match("  [a-z(]", line)]
+    desk.certificates()
+    for command in commands:
+        desk.run(command.replace(" CHART ", f" {CHART} "))
+    assert injectors(desk) == "system:serviceaccount:shop:web=shop"
+    assert "web" in desk.cluster.api.of("Deployment")
+    assert "curl" in commands[-1] and "/shop/github/user" in commands[-1]
+    assert "aerostack workspace secret set shop GITHUB_TOKEN" in desk.called.read_text()
+
+
+def test_the_example_and_the_page_use_the_same_names(desk: Desk) -> None:
+    example = manifests((REPOSITORY / "deploy/kubernetes/example/application.yaml").read_text())
+    template = one(example, "Deployment", "web")["spec"]["template"]
+    for name, value in template["metadata"]["annotations"].items():
+        quoted = f'"{value}"' if value == "true" else value
+        assert f"{name}: {quoted}\n" in page(), name
+    servers = yaml.safe_load(one(example, "ConfigMap", "web-servers")["data"]["servers.yaml"])["servers"]
+    assert [(each["workspace"], each["name"]) for each in servers] == [("shop", "github")]
+    (role,) = yaml.safe_load(blocks("yaml")["values"])["roles"]["injectors"]
+    assert role == f"system:serviceaccount:shop:{template['spec']['serviceAccountName']}=shop"
+
+
+def test_every_alert_is_explained() -> None:
+    (group,) = yaml.safe_load((CHART / "files" / "alerts.yaml").read_text())["groups"]
+    assert [rule["alert"] for rule in group["rules"]] == re.findall(r"^\| `(Aerostack\w+)` \|", page(), re.MULTILINE)
+
+
+def test_every_setting_that_the_page_names_is_a_value_of_the_chart() -> None:
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    named = set(re.findall(r"`((?:" + "|".join(values) + r")(?:\.\w+)+)(?:: [^`]*)?`", page()))
+    assert len(named) > 20
+    for name in named:
+        value = values
+        for part in name.split("."):
+            assert part in value, name
+            value = value[part]

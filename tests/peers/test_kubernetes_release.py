@@ -1,0 +1,118 @@
+"""Whole lives of a release of the chart: helm and kubectl with a stand-in for the API server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cluster import CHART, NAMESPACE, PLAIN, VALUES, Cluster, rendered_with, template
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    cluster = Cluster(tmp_path)
+    yield cluster
+    cluster.api.close()
+
+
+def test_kubectl_accepts_every_manifest(cluster: Cluster, tmp_path: Path) -> None:
+    for values in VALUES:
+        file = tmp_path / values.name
+        file.write_text(template("--values", str(values)).stdout)
+        made = cluster.run(
+            "kubectl", "apply", "--dry-run=client", "--validate=false", "--output=name", f"--filename={file}"
+        )
+        assert len(made.stdout.splitlines()) == len(rendered_with(values))
+    applied_as_plain = cluster.run("kubectl", "apply", "--validate=false", "--kustomize", str(PLAIN)).stdout
+    assert "statefulset.apps/aerostack-vault created" in applied_as_plain
+    assert "mutatingwebhookconfiguration" in applied_as_plain
+
+
+def test_the_root_key_is_made_once_and_survives_everything(cluster: Cluster) -> None:
+    cluster.install()
+    key = cluster.root_key()
+    assert cluster.api.of("Secret")["aerostack-root-key"]["immutable"] is True
+
+    cluster.upgrade("--set", "vault.log=debug")
+    assert cluster.root_key() == key
+    cluster.upgrade("--set", "rootKey.generate=false")
+    assert cluster.root_key() == key
+    cluster.upgrade()
+    assert cluster.root_key() == key
+    cluster.helm("rollback", "1")
+    assert cluster.root_key() == key
+
+    told = cluster.helm("uninstall").stdout
+    assert "[Secret] aerostack-root-key" in told
+    assert list(cluster.api.of("Secret")) == ["aerostack-root-key"]
+    assert not cluster.api.of("StatefulSet")
+    cluster.install()
+    assert cluster.root_key() == key
+
+
+def test_a_tool_that_renders_without_a_cluster_cannot_replace_the_root_key(cluster: Cluster, tmp_path: Path) -> None:
+    cluster.install()
+    key = cluster.root_key()
+    file = tmp_path / "rendered.yaml"
+    file.write_text(template().stdout)
+    apply = ["kubectl", "apply", "--validate=false", f"--filename={file}"]
+    done = cluster.run(*apply, check=False)
+    assert done.returncode != 0 and "immutable" in done.stderr, done.stderr
+    assert cluster.root_key() == key
+
+
+def test_a_secret_that_somebody_else_made_is_not_taken(cluster: Cluster) -> None:
+    cluster.run("kubectl", "create", "namespace", NAMESPACE)
+    cluster.api.put(
+        {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": "aerostack-root-key", "namespace": NAMESPACE},
+            "data": {"root.key": "bWluZQ=="},
+        }
+    )
+    done = cluster.install(check=False)
+    assert done.returncode != 0 and "aerostack-root-key" in done.stderr, done.stderr
+    cluster.install("--set", "rootKey.generate=false", "--replace")
+    assert cluster.root_key() == {"root.key": "bWluZQ=="}
+
+
+def test_what_the_webhook_and_the_job_wrote_survives_an_upgrade(cluster: Cluster) -> None:
+    cluster.install()
+    secret = cluster.api.of("Secret")["aerostack-webhook-tls"]
+    cluster.api.put({**secret, "data": {"tls.crt": "Y2VydA=="}})
+    configuration = cluster.api.of("MutatingWebhookConfiguration")["aerostack-webhook"]
+    assert "caBundle" not in configuration["webhooks"][0]["clientConfig"]
+    cluster.upgrade("--set", "webhook.replicas=3")
+    assert cluster.api.of("Secret")["aerostack-webhook-tls"]["data"] == {"tls.crt": "Y2VydA=="}
+
+
+def test_an_upgrade_changes_nothing_that_kubernetes_does_not_let_change(cluster: Cluster) -> None:
+    """The selector, the name of the service and the claims of a StatefulSet, with everything that may differ between releases."""
+    cluster.install()
+    before = cluster.api.of("StatefulSet")["aerostack-vault"]["spec"]
+    cluster.upgrade("--values", str(CHART / "ci" / "scheduling-values.yaml"))
+    after = cluster.api.of("StatefulSet")["aerostack-vault"]["spec"]
+    assert after["template"] != before["template"]
+    for fixed in ("selector", "serviceName", "volumeClaimTemplates", "podManagementPolicy"):
+        assert after[fixed] == before[fixed], fixed
+
+
+def test_helm_runs_the_job_before_the_vault_exists_and_removes_its_rights(cluster: Cluster) -> None:
+    cluster.install()
+    made = [path.rpartition("/")[2] for method, path in cluster.api.requests if method == "PATCH"]
+    assert made.index("aerostack-certificates-first") < made.index("aerostack-vault")
+    changed = [method for method, path in cluster.api.requests if path.endswith("aerostack-certificates-first")]
+    # Before each is made, what an interrupted installation left is removed; all four are removed after the Job has ended.
+    assert changed == ["DELETE", "PATCH"] * 4 + ["DELETE"] * 4
+    for kind in ("Job", "Role", "RoleBinding", "ServiceAccount"):
+        assert "aerostack-certificates-first" not in cluster.api.of(kind), kind
+
+
+def test_helm_test_asks_the_vault_as_an_administrator(cluster: Cluster) -> None:
+    cluster.install()
+    assert "Phase:          Succeeded" in cluster.helm("test").stdout
+    pod = cluster.api.of("Pod")["aerostack-test"]
+    assert pod["spec"]["serviceAccountName"] == "aerostack-admin"
