@@ -340,7 +340,10 @@ impl Settings {
 
     /// Reads the certificate that this injector presents to the vault, and the identity by which the vault knows it. The
     /// certificate may be missing when there is a token.
-    fn own_identity(&self, problems: &mut Problems) -> Option<(Option<Reloading<Identity>>, InjectorIdentity)> {
+    fn own_identity(
+        &self,
+        problems: &mut Problems,
+    ) -> Option<(Option<Reloading<Identity>>, InjectorIdentity)> {
         let cert = ("--vault-cert", settings::path(&self.vault_cert));
         let key = ("--vault-key", settings::path(&self.vault_key));
         let Some(token) = settings::path(&self.vault_token_file) else {

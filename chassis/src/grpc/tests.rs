@@ -78,7 +78,16 @@ fn served_with_slot(
     tokio::spawn(async move {
         let shutdown = CancellationToken::new();
         let trust = PeerTrust::without_authorities();
-        serve_connection(server, trust, caller, served_slot, (limits, PING), service, &shutdown).await;
+        serve_connection(
+            server,
+            trust,
+            caller,
+            served_slot,
+            (limits, PING),
+            service,
+            &shutdown,
+        )
+        .await;
     });
     (slots, slot, client)
 }

@@ -18,7 +18,12 @@ fn injector(console: &Console) -> Channel {
     let pki = DevPki::ensure(&console.dev.dir).unwrap();
     let identity = Identity::load(&pki.admin.cert, &pki.admin.key).unwrap();
     let authorities = Authorities::load(&pki.ca).unwrap();
-    let tls = tls::grpc_client(Some(identity), &authorities, Principal::parse(INJECTOR_ID).unwrap()).unwrap();
+    let tls = tls::grpc_client(
+        Some(identity),
+        &authorities,
+        Principal::parse(INJECTOR_ID).unwrap(),
+    )
+    .unwrap();
     channel(&console.dev.ports["injector"].to_string().parse().unwrap(), tls).unwrap()
 }
 

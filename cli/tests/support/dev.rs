@@ -98,7 +98,8 @@ impl Dev {
         let pki = DevPki::ensure(&self.dir).unwrap();
         let identity = Identity::load(&who(&pki).cert, &who(&pki).key).unwrap();
         let authorities = Authorities::load(&pki.ca).unwrap();
-        let tls = tls::grpc_client(Some(identity), &authorities, Principal::parse(VAULT_ID).unwrap()).unwrap();
+        let tls =
+            tls::grpc_client(Some(identity), &authorities, Principal::parse(VAULT_ID).unwrap()).unwrap();
         channel(&self.ports["vault"].to_string().parse().unwrap(), tls).unwrap()
     }
 

@@ -74,7 +74,8 @@ impl Callers {
     /// of them may call a server.
     pub(crate) fn peer(&self, chain: Option<&[CertificateDer<'_>]>, address: SocketAddr) -> Peer {
         let policy = self.policy.as_ref();
-        let may_call = |principal: &Principal| policy.is_some_and(|policy| policy.servers(principal).is_some());
+        let may_call =
+            |principal: &Principal| policy.is_some_and(|policy| policy.servers(principal).is_some());
         let peer = Peer::of_client(chain, may_call);
         if let Peer::Unusable(reason) = peer {
             caller::log_unusable(reason, chain, address);
@@ -118,7 +119,11 @@ impl Callers {
             return Err(unknown());
         }
         let token = token.to_str().map_err(|_| unknown())?;
-        let verified = self.issuers.verify(token).await.map_err(|refused| refused.refusal())?;
+        let verified = self
+            .issuers
+            .verify(token)
+            .await
+            .map_err(|refused| refused.refusal())?;
         Ok(verified.principal)
     }
 }

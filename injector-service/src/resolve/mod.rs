@@ -70,11 +70,7 @@ pub(crate) enum SecretState {
 
 impl Resolver {
     /// Returns a resolver, and the driver that has to run for the resolver to get answers.
-    pub(crate) fn new(
-        timeout: Duration,
-        requires_all: bool,
-        seconds: Histogram,
-    ) -> (Self, VaultDriver) {
+    pub(crate) fn new(timeout: Duration, requires_all: bool, seconds: Histogram) -> (Self, VaultDriver) {
         let (stream, driver) = stream::new();
         let resolver = Self {
             stream,

@@ -155,7 +155,10 @@ impl CertificateSource {
 
     /// Reads or renews the certificate, and makes `current` present it. Returns the time at which it expires. After an error
     /// the last certificate stays.
-    pub(super) async fn renew(&self, current: &CurrentCertificate) -> Result<SystemTime, WebhookCertificateError> {
+    pub(super) async fn renew(
+        &self,
+        current: &CurrentCertificate,
+    ) -> Result<SystemTime, WebhookCertificateError> {
         match self {
             Self::Files { certificate, key } => {
                 let (certificate, key) = read_pair(certificate, key).await?;

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use aerostack::pki::Leaf;
 use chassis::tls::provider;
-use e2e::{Pair, Pki, Upstream, pki::Files};
+use e2e::{PATIENCE, Pair, Pki, SecretVolume, Upstream, pki::Files};
 use http::Request;
 use injector_service::config::Settings;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
-use tokio::{io::AsyncReadExt as _, net::TcpStream};
+use tokio::{io::AsyncReadExt as _, net::TcpStream, time::timeout};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::{CI, Tokens, WEB, outcome, over_http1, over_http2, pair, with_token};
@@ -91,5 +92,48 @@ async fn a_certificate_identifies_the_caller_of_every_http2_stream() {
     let answer = over_http2(stream, Request::get("https://localhost/dev/api/")).await;
     assert_eq!(outcome(&answer), (200, ""));
     assert_eq!(upstream.last().header("x-mcp-secret-token"), Some("tok-1"));
+    pair.stop().await;
+}
+
+#[tokio::test]
+async fn a_certificate_with_several_names_counts_when_exactly_one_of_them_may_call() {
+    let (upstream, clients) = (Upstream::start().await, Pki::new());
+    let pair = pair(&upstream, |settings| {
+        secured(settings, &clients);
+        settings.callers.caller.push("spiffe://test/second=dev/*".into());
+    })
+    .await;
+    for (other, expected) in [
+        ("spiffe://test/unknown", (200, "")),
+        ("spiffe://test/second", (401, "UNAUTHENTICATED")),
+    ] {
+        let several = clients.leaf(&Leaf {
+            uris: vec![PROGRAM.to_owned(), other.to_owned()],
+            ..Pki::blank()
+        });
+        let stream = connect(&pair, Some(&several), b"http/1.1").await;
+        let answer = over_http1(stream, with_token("/dev/api/", None)).await;
+        assert_eq!(outcome(&answer), expected, "{other}");
+    }
+    pair.stop().await;
+}
+
+#[tokio::test]
+async fn the_removal_of_a_ca_ends_the_open_connections_of_its_callers() {
+    let (upstream, old, new) = (Upstream::start().await, Pki::new(), Pki::new());
+    let leaf = old.principal(PROGRAM);
+    let volume = SecretVolume::new(&leaf, &[&old, &new]);
+    let pair = pair(&upstream, |settings| {
+        secured(settings, &old);
+        settings.callers.data_plane_client_ca = Some(volume.ca());
+    })
+    .await;
+    let mut of_old = connect(&pair, Some(&leaf), b"http/1.1").await;
+    let of_new = connect(&pair, Some(&new.principal(PROGRAM)), b"http/1.1").await;
+    volume.replace(&leaf, &[&new]);
+    let ended = timeout(PATIENCE, of_old.read_u8()).await;
+    assert!(ended.expect("the connection is still open").is_err());
+    let answer = over_http1(of_new, with_token("/dev/api/", None)).await;
+    assert_eq!(outcome(&answer), (200, ""));
     pair.stop().await;
 }

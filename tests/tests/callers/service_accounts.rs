@@ -25,7 +25,9 @@ async fn a_service_account_reaches_its_servers_while_its_token_is_valid() {
     .await;
     injector.ready().await;
     for name in ["api", "other"] {
-        injector.add(server("shop", name, &upstream.url(), &["TOKEN"])).await;
+        injector
+            .add(server("shop", name, &upstream.url(), &["TOKEN"]))
+            .await;
     }
     let address = injector.data_plane;
     let token = issuer.token(WEB, LIFE);
@@ -40,8 +42,16 @@ async fn a_service_account_reaches_its_servers_while_its_token_is_valid() {
     for (path, token, expected) in [
         ("/shop/other/", token.as_str(), (403, "PERMISSION_DENIED")),
         ("/shop/none/", &token, (403, "PERMISSION_DENIED")),
-        ("/shop/api/", &issuer.token(OTHER, LIFE), (403, "PERMISSION_DENIED")),
-        ("/shop/api/", &issuer.sign(&other_audience), (401, "UNAUTHENTICATED")),
+        (
+            "/shop/api/",
+            &issuer.token(OTHER, LIFE),
+            (403, "PERMISSION_DENIED"),
+        ),
+        (
+            "/shop/api/",
+            &issuer.sign(&other_audience),
+            (401, "UNAUTHENTICATED"),
+        ),
         ("/shop/api/", &forged, (401, "UNAUTHENTICATED")),
         ("/shop/api/", "neither.a.token", (401, "UNAUTHENTICATED")),
         // A static token counts beside those of issuers.
@@ -56,6 +66,9 @@ async fn a_service_account_reaches_its_servers_while_its_token_is_valid() {
     let answer = get_with(address, "/shop/api/", Some(&issuer.sign(&expired))).await;
     assert_eq!(outcome(&answer), (401, "UNAUTHENTICATED"));
     let problem = String::from_utf8(answer.body().to_vec()).unwrap();
-    assert!(problem.contains("the token has expired") && !problem.contains(AUDIENCE), "{problem}");
+    assert!(
+        problem.contains("the token has expired") && !problem.contains(AUDIENCE),
+        "{problem}"
+    );
     Pair { vault, injector }.stop().await;
 }
