@@ -231,6 +231,15 @@ def test_the_example_and_the_page_use_the_same_names(desk: Desk) -> None:
     assert role == f"system:serviceaccount:shop:{template['spec']['serviceAccountName']}=shop"
 
 
+def test_the_page_names_the_annotations_that_the_webhook_knows() -> None:
+    def names(text: str) -> set[str]:
+        rows = re.findall(r"^\| (`aerostack\.dev/.*?) \|", text, re.MULTILINE)
+        return {name for row in rows for name in re.findall(r"`(aerostack\.dev/[a-z-]+)`", row)}
+
+    webhook = (REPOSITORY / "docs" / "webhook.md").read_text()
+    assert len(names(page())) == 7 and names(page()) == names(webhook)
+
+
 def test_every_alert_is_explained() -> None:
     (group,) = yaml.safe_load((CHART / "files" / "alerts.yaml").read_text())["groups"]
     assert [rule["alert"] for rule in group["rules"]] == re.findall(r"^\| `(Aerostack\w+)` \|", page(), re.MULTILINE)
