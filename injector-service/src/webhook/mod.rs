@@ -33,7 +33,7 @@ use chassis::{
 use prometheus_client::registry::Registry;
 use tokio::{
     net::TcpListener,
-    sync::{Notify, Semaphore},
+    sync::{Semaphore, watch},
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -108,7 +108,7 @@ pub async fn run(
         vault_ca: vault_ca.clone(),
         metrics: metrics.clone(),
     };
-    tokio::spawn(shutdown.clone().run_until_cancelled_owned(renewal.run(reload)));
+    tokio::spawn(shutdown.clone().run_until_cancelled_owned(renewal.run(reload.subscribe())));
     let reviewer = Arc::new(Reviewer {
         injection: config.injection,
         vault_ca,
@@ -138,12 +138,13 @@ fn probes(registry: Registry, certificate: CurrentCertificate, shutdown: Cancell
             }
             Ok(certificate.check(SystemTime::now())?)
         }),
+        started: None,
     }
 }
 
 impl Renewal {
-    /// Checks the certificate and the vault's CAs again and again, and at once when `reload` is notified. Does not return.
-    async fn run(self, reload: Arc<Notify>) {
+    /// Checks the certificate and the vault's CAs again and again, and at once at each `reload`. Does not return.
+    async fn run(self, mut reload: watch::Receiver<()>) {
         loop {
             self.check_certificate().await;
             self.check_vault_ca().await;
@@ -152,7 +153,7 @@ impl Renewal {
                 false => FIRST_CHECK_INTERVAL,
             };
             // The error means that the interval has passed.
-            let _ = timeout(interval, reload.notified()).await;
+            let _ = timeout(interval, reload.changed()).await;
         }
     }
 
