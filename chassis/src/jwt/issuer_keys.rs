@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures_util::FutureExt as _;
 use tokio::{
     sync::{Notify, watch},
     time::{self, Instant},
@@ -130,6 +131,7 @@ impl IssuerKeys {
         }
     }
 
+    /// Shows the result of a read to the tokens that wait.
     fn publish(&self, read: Option<KeySet>, next_read: Instant) {
         self.state.send_modify(|state| {
             state.reads += 1;
@@ -141,6 +143,9 @@ impl IssuerKeys {
                 state.keys = Some(Arc::new(read));
             }
         });
+        // The tokens that asked for a read during this one have it. A second read for them would only delay the read for the
+        // next new key.
+        drop(self.wanted.notified().now_or_never());
     }
 
     /// Logs the first success or failure after the other.
@@ -197,6 +202,19 @@ mod tests {
             Some(TokenRefusal::KeysUnavailable)
         );
         assert_eq!(issuer.generation(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_token_that_waited_for_the_first_read_causes_no_second_one() {
+        let issuer = Arc::new(issuer());
+        let waiting = tokio::spawn({
+            let issuer = issuer.clone();
+            async move { find(&issuer, "a").await }
+        });
+        tokio::task::yield_now().await;
+        issuer.publish(key_set("a"), Instant::now());
+        assert_eq!(waiting.await.unwrap(), Ok(1));
+        assert!(issuer.wanted.notified().now_or_never().is_none());
     }
 
     #[tokio::test(start_paused = true)]

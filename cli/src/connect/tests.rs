@@ -144,8 +144,8 @@ fn a_token_takes_the_place_of_a_certificate_and_the_first_source_with_either_dec
     assert_eq!(alone.settings.token_file, Some("/token".into()));
 }
 
-#[test]
-fn a_token_that_cannot_be_read_is_named() {
+#[tokio::test]
+async fn a_token_that_cannot_be_read_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let ca = rcgen::generate_simple_self_signed(Vec::new()).unwrap();
     fs::write(dir.path().join("ca.pem"), ca.cert.pem()).unwrap();
