@@ -6,7 +6,7 @@
 //! | for | modules |
 //! |---|---|
 //! | connections | `http_server`, `watchdog`, `request_head`, `stream_timeout`, `upgrade` |
-//! | requests | `hosts`, `browser`, `target`, `oauth_path`, `pools`, `placeholders` |
+//! | requests | `downstream`, `hosts`, `browser`, `target`, `oauth_path`, `pools`, `placeholders` |
 //! | responses | `local_reply`, `cors`, `response_framing`, `challenge`, `url_rewrite`, `oauth_metadata`, `sse_endpoint`, `echo` |
 //! | both | `call_id`, `call_record`, `cookies`, and `crate::header_rules` |
 //! | bodies | `received_body`, `drain`, `replay`, `buffer_budget`, `buffered_body`, `upload`, `body_type`, `json_body`, `grpc`, `coalesce`, `delayed_error`, `deadline_body` |
@@ -26,6 +26,7 @@ mod cookies;
 mod cors;
 mod deadline_body;
 mod delayed_error;
+mod downstream;
 mod drain;
 mod echo;
 mod grpc;
@@ -55,10 +56,13 @@ use std::sync::Arc;
 
 pub(crate) use buffer_budget::BufferBudget;
 pub(crate) use hosts::Hosts;
-pub(crate) use listener::{IncomingConnection, ListenerSettings};
+pub(crate) use listener::{IncomingConnection, IncomingTcp, ListenerSettings};
 pub(crate) use listener_route::ListenerRoute;
 
-use crate::{limits::Limits, metrics::Metrics, registry::Registry, resolve::Resolver, upstream::DialContext};
+use crate::{
+    callers::Callers, limits::Limits, metrics::Metrics, registry::Registry, resolve::Resolver,
+    upstream::DialContext,
+};
 use pools::Pools;
 
 /// The state that all calls share.
@@ -67,6 +71,7 @@ pub(crate) struct Proxy {
     resolver: Resolver,
     pools: Pools,
     hosts: Hosts,
+    callers: Callers,
     limits: Limits,
     budget: BufferBudget,
     metrics: Metrics,
@@ -78,6 +83,7 @@ impl Proxy {
         resolver: Resolver,
         network: Arc<DialContext>,
         hosts: Hosts,
+        callers: Callers,
         limits: Limits,
         budget: BufferBudget,
         metrics: Metrics,
@@ -87,6 +93,7 @@ impl Proxy {
             resolver,
             pools: Pools::new(network),
             hosts,
+            callers,
             limits,
             budget,
             metrics,
