@@ -145,19 +145,8 @@ pub async fn run(mut config: Config, listeners: Listeners, signals: ServiceSigna
 
     let reloader = mem::take(&mut config.reloader);
     reloader.register(&mut metrics_registry);
-    spawn_until(&shutdown, config.certificates.clone().watch());
     spawn_until(&after_calls, reloader.run(reload.subscribe()));
-    spawn_until(&shutdown, config.issuers.clone().keep_fresh());
-    if let Some(file) = config.vault_credentials.token_file() {
-        // The last calls after the shutdown still need the token.
-        spawn_until(&after_calls, file.clone().watch());
-    }
-    spawn_until(
-        &shutdown,
-        reload_files(registry.clone(), config.catalog.clone(), reload.subscribe()),
-    );
-    tokio::spawn(registry.clone().watch(shutdown.clone()));
-    spawn_until(&shutdown, config.callers.tokens.clone().watch());
+    follow_files(&config, &registry, &reload, &shutdown, &after_calls);
     let startup_check = StartupCheck::new();
     spawn_until(
         &shutdown,
@@ -225,6 +214,28 @@ pub async fn run(mut config: Config, listeners: Listeners, signals: ServiceSigna
             .await?;
     }
     data_plane.await.unwrap_or(Err(RunError::ThreadEnded))
+}
+
+/// Reads the files and keys of the settings again when they change, until `shutdown`.
+fn follow_files(
+    config: &Config,
+    registry: &Registry,
+    reload: &watch::Sender<()>,
+    shutdown: &CancellationToken,
+    after_calls: &CancellationToken,
+) {
+    spawn_until(shutdown, config.certificates.clone().watch());
+    spawn_until(shutdown, config.issuers.clone().keep_fresh());
+    if let Some(file) = config.vault_credentials.token_file() {
+        // The last calls after the shutdown still need the token.
+        spawn_until(after_calls, file.clone().watch());
+    }
+    spawn_until(shutdown, config.callers.tokens.clone().watch());
+    tokio::spawn(registry.clone().watch(shutdown.clone()));
+    spawn_until(
+        shutdown,
+        reload_files(registry.clone(), config.catalog.clone(), reload.subscribe()),
+    );
 }
 
 /// The addresses in the log line of the start.

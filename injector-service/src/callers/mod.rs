@@ -10,7 +10,7 @@ use std::{collections::BTreeSet, fmt, net::SocketAddr, time::SystemTime};
 
 use chassis::{
     caller::{self, Peer},
-    jwt::Issuers,
+    jwt::{Issuers, TokenRefusal},
 };
 use http::{HeaderMap, HeaderName, HeaderValue};
 use proto::{Principal, Reason, Refusal};
@@ -119,12 +119,8 @@ impl Callers {
             return Err(unknown());
         }
         let token = token.to_str().map_err(|_| unknown())?;
-        let verified = self
-            .issuers
-            .verify(token)
-            .await
-            .map_err(|refused| refused.refusal())?;
-        Ok(verified.principal)
+        let verified = self.issuers.verify(token).await;
+        Ok(verified.map_err(TokenRefusal::refusal)?.principal)
     }
 }
 
