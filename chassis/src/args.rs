@@ -18,9 +18,8 @@ use crate::{
     signal::Hangup,
     startup::{Logging, MemoryAccess},
     telemetry::{LogFilter, LogFormat},
-    tls::{Identity, Reloading, ServerTls},
+    tls::{Identity, Reloading, ServerTls, TlsError},
 };
-use proto::Principal;
 
 /// Returns a group of flags with its default values, without reading the environment.
 pub fn defaults<A: Args>() -> A {
@@ -43,24 +42,34 @@ pub struct TlsArgs {
     /// CAs that issue the certificates of clients, PEM
     #[arg(long, value_name = "FILE")]
     pub client_ca: Option<PathBuf>,
+    /// SPIFFE Workload API that gives the certificate and the CAs for which no files are given: unix:/PATH
+    #[arg(long, value_name = "SOCKET")]
+    pub spiffe_socket: Option<String>,
 }
 
 impl TlsArgs {
+    /// Uses the Workload API if one is given. Must be called before the other settings of TLS are read.
+    pub fn workload_api(&self, problems: &mut Problems) {
+        if let Some(socket) = self.spiffe_socket.as_deref().filter(|socket| !socket.is_empty()) {
+            problems.workload_api("--spiffe-socket", socket);
+        }
+    }
+
     /// Returns the TLS of a gRPC server on `listen`.
     pub fn server(&self, problems: &mut Problems, listen: Option<SocketAddr>) -> Option<ServerTls> {
         let identity = problems.identity(self.cert(), self.key());
         self.server_of(problems, identity, listen)
     }
 
-    /// Returns the TLS of a gRPC server on `listen`, and the principal that its certificate names.
+    /// Returns the TLS of a gRPC server on `listen` whose certificate names a principal, and its certificate.
     pub fn server_with_principal(
         &self,
         problems: &mut Problems,
         listen: Option<SocketAddr>,
-    ) -> Option<(ServerTls, Principal)> {
+    ) -> Option<(ServerTls, Reloading<Identity>)> {
         let identity = problems.principal_identity(self.cert(), self.key());
-        let (identity, principal) = identity.unzip();
-        Some((self.server_of(problems, identity, listen)?, principal?))
+        let tls = self.server_of(problems, identity.clone(), listen);
+        Some((tls?, identity?))
     }
 
     fn server_of(
@@ -71,8 +80,14 @@ impl TlsArgs {
     ) -> Option<ServerTls> {
         let clients = problems.authorities("--client-ca", path(&self.client_ca), listen);
         let tls = ServerTls::grpc(identity?, Some(clients?));
-        problems.take("--tls-cert", tls.config())?;
-        Some(tls)
+        match tls.config() {
+            // The certificate of a Workload API arrives later.
+            Ok(_) | Err(TlsError::NotYet) => Some(tls),
+            Err(error) => {
+                problems.add("--tls-cert", error);
+                None
+            }
+        }
     }
 
     fn cert(&self) -> (&'static str, Option<&Path>) {

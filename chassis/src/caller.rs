@@ -76,10 +76,7 @@ impl Peer {
 
     /// Reads the end-entity certificate of `chain`, which TLS must have verified. A certificate with several names counts when
     /// `has_role` is true for exactly one of them.
-    pub fn of_client(
-        chain: Option<&[CertificateDer<'_>]>,
-        has_role: impl Fn(&Principal) -> bool,
-    ) -> Self {
+    pub fn of_client(chain: Option<&[CertificateDer<'_>]>, has_role: impl Fn(&Principal) -> bool) -> Self {
         match chain.and_then(<[_]>::first) {
             Some(leaf) => Self::read(leaf, has_role).unwrap_or_else(Self::Unusable),
             None => Self::Anonymous,
@@ -87,8 +84,7 @@ impl Peer {
     }
 
     fn read(leaf: &[u8], has_role: impl Fn(&Principal) -> bool) -> Result<Self, UnusableCertificate> {
-        let (_, certificate) =
-            X509Certificate::from_der(leaf).map_err(|_| UnusableCertificate::Malformed)?;
+        let (_, certificate) = X509Certificate::from_der(leaf).map_err(|_| UnusableCertificate::Malformed)?;
         Ok(Self::Known {
             principal: choose(&named_principals(&certificate), has_role)?,
             not_after: not_after(&certificate).ok_or(UnusableCertificate::Malformed)?,
@@ -237,7 +233,10 @@ mod tests {
         assert_eq!(chosen(&["x", "a", "y"]), Ok("dns:a".to_owned()));
         assert_eq!(chosen(&["*.a", "a"]), Ok("dns:a".to_owned()));
         assert_eq!(chosen(&["x", "y"]), Err(UnusableCertificate::NoneWithRole));
-        assert_eq!(chosen(&["a", "x", "b"]), Err(UnusableCertificate::SeveralWithRole));
+        assert_eq!(
+            chosen(&["a", "x", "b"]),
+            Err(UnusableCertificate::SeveralWithRole)
+        );
         assert_eq!(chosen(&["a", "a"]), Err(UnusableCertificate::SeveralWithRole));
     }
 

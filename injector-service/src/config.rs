@@ -9,7 +9,7 @@ use chassis::{
     expiry::OwnCertificates,
     settings::{self, Problems},
     telemetry::chain,
-    tls::{ClientTls, Reloader, Reloading, ServerTls},
+    tls::{ClientTls, Identity, Reloader, Reloading, ServerTls, TlsError},
 };
 use clap::{Args, Parser, Subcommand};
 use proto::{Principal, ServerName, WorkspaceName};
@@ -18,7 +18,6 @@ use crate::{
     catalog::Catalog,
     limits::{LimitSettings, Limits},
     proxy::{Hosts, ListenerRoute},
-    resolve::Identities,
     upstream::TrustedRoots,
 };
 
@@ -136,7 +135,10 @@ pub struct Config {
     pub catalog: Option<Catalog>,
     pub vault: ServiceAddress,
     pub vault_tls: ClientTls,
-    pub vault_identities: Identities,
+    /// The principal of the vault.
+    pub vault_id: Principal,
+    /// The certificate that the vault knows this injector by.
+    pub vault_identity: Reloading<Identity>,
     /// The certificates that this injector presents, for the metrics of their expiry.
     pub certificates: OwnCertificates,
     /// Reads the files of TLS again when they change.
@@ -171,6 +173,7 @@ impl Settings {
             .map(PathBuf::from);
         let catalog = self.catalog(p);
         let vault = p.parse("--vault", &self.vault);
+        self.tls.workload_api(p);
         let vault_tls = self.vault_tls(p);
         let tls = self.tls.server(p, listen);
         let bindings = self.roles.check(p);
@@ -183,7 +186,7 @@ impl Settings {
         let certificates = problems.own_certificates();
         let reloader = problems.take_reloader();
         let config = (|| {
-            let (vault_tls, vault_identities) = vault_tls?;
+            let (vault_tls, vault_id, vault_identity) = vault_tls?;
             Some(Config {
                 listen: listen?,
                 data_plane_listen: data_plane_listen?,
@@ -193,7 +196,8 @@ impl Settings {
                 catalog,
                 vault: vault?,
                 vault_tls,
-                vault_identities,
+                vault_id,
+                vault_identity,
                 certificates,
                 reloader,
                 tls: tls?,
@@ -249,18 +253,24 @@ impl Settings {
         problems.reloading("--upstream-ca", files, load, TrustedRoots::describe)
     }
 
-    fn vault_tls(&self, problems: &mut Problems) -> Option<(ClientTls, Identities)> {
+    fn vault_tls(&self, problems: &mut Problems) -> Option<(ClientTls, Principal, Reloading<Identity>)> {
         let authorities = problems.authorities("--vault-ca", settings::path(&self.vault_ca), None);
         let id = problems.required("--vault-id", self.vault_id.as_deref());
         let vault = id.and_then(|id| problems.take("--vault-id", Principal::parse(id)));
-        let (identity, injector) = problems.principal_identity(
+        let identity = problems.principal_identity(
             ("--vault-cert", settings::path(&self.vault_cert)),
             ("--vault-key", settings::path(&self.vault_key)),
         )?;
         let vault = vault?;
-        let tls = ClientTls::grpc(Some(identity), authorities?, vault.clone());
-        problems.take("--vault-cert", tls.config())?;
-        Some((tls, Identities { vault, injector }))
+        let tls = ClientTls::grpc(Some(identity.clone()), authorities?, vault.clone());
+        match tls.config() {
+            // The certificate of a Workload API arrives later.
+            Ok(_) | Err(TlsError::NotYet) => Some((tls, vault, identity)),
+            Err(error) => {
+                problems.add("--vault-cert", error);
+                None
+            }
+        }
     }
 
     /// Returns the TLS of the data plane. Cleartext is refused for addresses that other machines can reach, unless

@@ -59,7 +59,7 @@ use data_plane::DataPlane;
 use metrics::Metrics;
 use proxy::{BufferBudget, ListenerRoute};
 use registry::Registry;
-use resolve::{Resolver, VaultCondition};
+use resolve::{Identities, Resolver, VaultCondition};
 use service::{CatalogEntries, Servers};
 use upstream::{DialContext, PingIntervals};
 
@@ -101,19 +101,24 @@ impl Listeners {
 /// Serves until a shutdown is requested, and then until the calls under way have ended.
 pub async fn run(mut config: Config, listeners: Listeners, signals: ServiceSignals) -> Result<(), RunError> {
     let ServiceSignals { shutdown, reload } = signals;
-    let own = listeners.own();
-    let registry = Registry::open(config.servers.clone(), own.clone(), config.limits.quota).await?;
     // The stream to the vault and the probes outlive the shutdown, because the last calls still need them.
     let after_calls = CancellationToken::new();
     let _after_calls = after_calls.clone().drop_guard();
-
     let mut metrics_registry = MetricsRegistry::default();
+    let reloader = mem::take(&mut config.reloader);
+    reloader.register(&mut metrics_registry);
+    spawn_until(&after_calls, reloader.run(reload.subscribe()));
+    let Some(identities) = identities(&config, &shutdown).await else {
+        return Ok(());
+    };
+    let own = listeners.own();
+    let registry = Registry::open(config.servers.clone(), own.clone(), config.limits.quota).await?;
     let metrics = register_metrics(&mut metrics_registry, &config, &registry);
     let rpc_metrics = RpcMetrics::register(&mut metrics_registry, &authz::TABLE);
-    let condition = VaultCondition::new(&config.vault, &config.vault_identities);
+    let condition = VaultCondition::new(&config.vault, &identities);
     let new_resolver = |_| {
         Resolver::new(
-            config.vault_identities.clone(),
+            identities.clone(),
             config.limits.vault_timeout,
             config.require_all_secrets,
             metrics.decrypt_seconds.clone(),
@@ -125,10 +130,7 @@ pub async fn run(mut config: Config, listeners: Listeners, signals: ServiceSigna
         return Err(RunError::ThreadEnded);
     };
 
-    let reloader = mem::take(&mut config.reloader);
-    reloader.register(&mut metrics_registry);
     spawn_until(&shutdown, config.certificates.clone().watch());
-    spawn_until(&after_calls, reloader.run(reload.subscribe()));
     spawn_until(
         &shutdown,
         reload_files(registry.clone(), config.catalog.clone(), reload.subscribe()),
@@ -196,6 +198,18 @@ pub async fn run(mut config: Config, listeners: Listeners, signals: ServiceSigna
 
 fn spawn_until(shutdown: &CancellationToken, task: impl Future<Output = ()> + Send + 'static) {
     tokio::spawn(shutdown.clone().run_until_cancelled_owned(task));
+}
+
+/// Returns the principals of the stream to the vault, when the injector has a certificate. Returns `None` at a shutdown.
+async fn identities(config: &Config, shutdown: &CancellationToken) -> Option<Identities> {
+    if config.vault_identity.current().is_none() {
+        tracing::info!("waiting for a certificate from the workload api before serving");
+    }
+    let injector = config.vault_identity.principal();
+    Some(Identities {
+        vault: config.vault_id.clone(),
+        injector: shutdown.run_until_cancelled(injector).await?,
+    })
 }
 
 /// Changes `credentials` at each change of the certificate and the CAs for the vault. Does not return.

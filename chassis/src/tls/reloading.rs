@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
+use proto::Principal;
 use tokio::sync::watch;
+
+use super::files::Identity;
 
 /// A value that its source replaces while the service runs, such as the contents of a file. Clones share the value; each
 /// clone remembers which value it has seen.
@@ -40,6 +43,20 @@ impl<T> Reloading<T> {
         if self.0.changed().await.is_err() {
             // The source is gone, so that the value stays.
             std::future::pending::<()>().await;
+        }
+    }
+}
+
+impl Reloading<Identity> {
+    /// Returns the principal that the certificate names, as soon as there is a certificate.
+    pub async fn principal(&self) -> Principal {
+        let mut source = self.clone();
+        loop {
+            let identity = source.see();
+            if let Some(principal) = identity.and_then(|identity| identity.principal()) {
+                return principal;
+            }
+            source.changed().await;
         }
     }
 }

@@ -188,7 +188,9 @@ async fn secure(
 ) -> Option<(impl AsyncRead + AsyncWrite + Unpin, Slot, Arc<Peer>, PeerTrust)> {
     let (stream, trust) = listen::handshake(&tls, stream, peer, &handshake).await?;
     let chain = stream.get_ref().1.peer_certificates();
-    let user = Arc::new(Peer::of_client(chain, |principal| pools.users.contains(principal)));
+    let user = Arc::new(Peer::of_client(chain, |principal| {
+        pools.users.contains(principal)
+    }));
     let slot = pools.take(&user, peer)?;
     slot.started();
     Some((stream, slot, user, trust))

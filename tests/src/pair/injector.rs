@@ -65,6 +65,7 @@ pub fn injector_settings(
             tls_cert: Some(files.cert),
             tls_key: Some(files.key),
             client_ca: Some(pki.ca_file()),
+            spiffe_socket: None,
         },
         roles: RoleArgs {
             admin: vec![pki::ADMIN.to_owned()],

@@ -202,7 +202,11 @@ async fn a_client_whose_certificate_is_of_no_use_learns_why_without_a_name_in_it
     })
     .await;
     let refusal = async |channel: Channel| {
-        let call = wire::open(&channel, "/vault.v1.WorkspaceService/ListWorkspaces", Bytes::new());
+        let call = wire::open(
+            &channel,
+            "/vault.v1.WorkspaceService/ListWorkspaces",
+            Bytes::new(),
+        );
         call.await.map(drop).unwrap_err()
     };
     for (uris, why) in [
@@ -227,7 +231,10 @@ async fn a_client_whose_certificate_is_of_no_use_learns_why_without_a_name_in_it
         assert!(!status.message().contains("test/"), "{status:?}");
     }
     let status = refusal(wire::anonymous(&vault.pki, vault.address)).await;
-    assert!(status.message().contains("the client sent no certificate"), "{status:?}");
+    assert!(
+        status.message().contains("the client sent no certificate"),
+        "{status:?}"
+    );
     vault.stop().await;
 }
 
