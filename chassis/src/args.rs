@@ -21,7 +21,6 @@ use crate::{
     telemetry::{LogFilter, LogFormat},
     tls::{Identity, Reloading, ServerTls},
 };
-use proto::Principal;
 
 /// Returns a group of flags with its default values, without reading the environment.
 pub fn defaults<A: Args>() -> A {
@@ -44,9 +43,23 @@ pub struct TlsArgs {
     /// CAs that issue the certificates of clients, PEM; optional with --jwt-issuer
     #[arg(long, value_name = "FILE")]
     pub client_ca: Option<PathBuf>,
+    /// SPIFFE Workload API that gives the certificate and the CAs for which no files are given: unix:/PATH
+    #[arg(long, value_name = "SOCKET")]
+    pub spiffe_socket: Option<String>,
 }
 
 impl TlsArgs {
+    /// Uses the Workload API if one is given. Must be called before the other settings of TLS are read.
+    pub fn workload_api(&self, problems: &mut Problems) {
+        if let Some(socket) = self.spiffe_socket() {
+            problems.workload_api("--spiffe-socket", socket);
+        }
+    }
+
+    fn spiffe_socket(&self) -> Option<&str> {
+        self.spiffe_socket.as_deref().filter(|socket| !socket.is_empty())
+    }
+
     /// Returns the TLS of a gRPC server on `listen`. The CAs of clients may be missing when clients can have tokens of
     /// `issuers`.
     pub fn server(
@@ -59,16 +72,16 @@ impl TlsArgs {
         self.server_of(problems, identity, listen, issuers)
     }
 
-    /// Returns the TLS of a gRPC server on `listen`, and the principal that its certificate names.
+    /// Returns the TLS of a gRPC server on `listen` whose certificate names a principal, and its certificate.
     pub fn server_with_principal(
         &self,
         problems: &mut Problems,
         listen: Option<SocketAddr>,
         issuers: &Issuers,
-    ) -> Option<(ServerTls, Principal)> {
+    ) -> Option<(ServerTls, Reloading<Identity>)> {
         let identity = problems.principal_identity(self.cert(), self.key());
-        let (identity, principal) = identity.unzip();
-        Some((self.server_of(problems, identity, listen, issuers)?, principal?))
+        let tls = self.server_of(problems, identity.clone(), listen, issuers);
+        Some((tls?, identity?))
     }
 
     fn server_of(
@@ -79,11 +92,11 @@ impl TlsArgs {
         issuers: &Issuers,
     ) -> Option<ServerTls> {
         let clients = match path(&self.client_ca) {
-            None if !issuers.is_empty() => Some(None),
+            None if !issuers.is_empty() && self.spiffe_socket().is_none() => Some(None),
             ca => problems.authorities("--client-ca", ca, listen).map(Some),
         };
         let tls = ServerTls::grpc(identity?, clients?);
-        problems.take("--tls-cert", tls.config())?;
+        problems.check_tls("--tls-cert", tls.config())?;
         Some(tls)
     }
 

@@ -65,17 +65,9 @@ impl OwnCertificates {
         Self(self.0.iter().cloned().chain([certificate]).collect())
     }
 
-    /// Returns an error that names a certificate that has expired at `now`.
+    /// Returns an error that names a certificate that has expired at `now` or has not arrived yet.
     pub fn check(&self, now: SystemTime) -> Result<(), String> {
-        for Certificate { setting, not_after } in self.0.iter() {
-            if let Some(expired) = not_after().filter(|not_after| *not_after < now) {
-                return Err(format!(
-                    "the certificate of --{setting} expired at {}; replace the file",
-                    text(expired)
-                ));
-            }
-        }
-        Ok(())
+        self.0.iter().try_for_each(|certificate| certificate.check(now))
     }
 
     /// Logs a warning when a certificate is about to expire, once 7 days and once 1 day before, and an error when it has
@@ -93,6 +85,18 @@ impl OwnCertificates {
 }
 
 impl Certificate {
+    fn check(&self, now: SystemTime) -> Result<(), String> {
+        let Self { setting, not_after } = self;
+        match not_after() {
+            None => Err(format!("no certificate has come from --{setting} yet")),
+            Some(expired) if expired < now => Err(format!(
+                "the certificate of --{setting} expired at {}; renew it",
+                text(expired)
+            )),
+            Some(_) => Ok(()),
+        }
+    }
+
     /// Logs a threshold that has passed since the earlier warnings. A certificate that was renewed begins anew.
     fn warn(&self, warned: &mut Warned, now: SystemTime) {
         let Some(not_after) = (self.not_after)() else {
@@ -114,9 +118,9 @@ impl Certificate {
     fn log(&self, stage: usize, not_after: SystemTime) {
         let (setting, expires) = (format!("--{}", self.setting), text(not_after));
         if stage > WARNINGS.len() {
-            tracing::error!(setting, expires, "the certificate has expired; replace its file");
+            tracing::error!(setting, expires, "the certificate has expired; renew it");
         } else {
-            tracing::warn!(setting, expires, "the certificate expires soon; replace its file");
+            tracing::warn!(setting, expires, "the certificate expires soon; renew it");
         }
     }
 }
@@ -211,7 +215,7 @@ mod tests {
             .unwrap_err();
         assert_eq!(
             expired,
-            "the certificate of --vault-cert expired at 1997-05-19T00:00:00Z; replace the file"
+            "the certificate of --vault-cert expired at 1997-05-19T00:00:00Z; renew it"
         );
     }
 

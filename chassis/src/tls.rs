@@ -13,6 +13,7 @@ mod reloader;
 mod reloading;
 mod server;
 mod sources;
+mod spiffe;
 
 use std::sync::Arc;
 

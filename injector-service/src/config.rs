@@ -205,6 +205,7 @@ impl Settings {
             .map(PathBuf::from);
         let catalog = self.catalog(p);
         let vault = p.parse("--vault", &self.vault);
+        self.tls.workload_api(p);
         let vault_tls = self.vault_tls(p);
         let issuers = self.jwt.check(p).unwrap_or_default();
         let admin = match self.no_admin {
@@ -334,7 +335,7 @@ impl Settings {
         let (identity, injector) = self.own_identity(problems)?;
         let vault = vault?;
         let tls = ClientTls::grpc(identity, authorities?, vault.clone());
-        problems.take("--vault-cert", tls.config())?;
+        problems.check_tls("--vault-cert", tls.config())?;
         Some((tls, VaultCredentials { vault, injector }))
     }
 
@@ -347,8 +348,8 @@ impl Settings {
         let cert = ("--vault-cert", settings::path(&self.vault_cert));
         let key = ("--vault-key", settings::path(&self.vault_key));
         let Some(token) = settings::path(&self.vault_token_file) else {
-            let (identity, principal) = problems.principal_identity(cert, key)?;
-            return Some((Some(identity), InjectorIdentity::Certificate(principal)));
+            let identity = problems.principal_identity(cert, key)?;
+            return Some((Some(identity.clone()), InjectorIdentity::Certificate(identity)));
         };
         let identity = match (cert, key) {
             ((_, None), (_, None)) => None,

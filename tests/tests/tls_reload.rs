@@ -368,7 +368,7 @@ async fn a_service_whose_certificate_expired_is_ready_again_when_it_is_renewed()
         let (status, text) = page(vault.metrics, "/readyz").await;
         status == StatusCode::SERVICE_UNAVAILABLE
             && text.starts_with("not ready: the certificate of --tls-cert expired at ")
-            && text.contains("replace the file")
+            && text.contains("renew it")
     })
     .await;
     let not_after = SystemTime::now() + Duration::from_secs(24 * 3600);

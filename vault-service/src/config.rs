@@ -15,10 +15,9 @@ use chassis::{
     jwt::Issuers,
     keepalive::{Ping, TcpTimeout},
     settings::{self, Problems},
-    tls::{Reloader, ServerTls},
+    tls::{Identity, Reloader, Reloading, ServerTls},
 };
 use clap::{Args, Parser, Subcommand};
-use proto::Principal;
 
 use crate::{
     audit_log::{AuditMode, AuditOutput},
@@ -297,8 +296,8 @@ pub struct Config {
     pub root: Providers,
     /// TLS of the gRPC listener.
     pub tls: ServerTls,
-    /// The identity in this vault's certificate.
-    pub id: Principal,
+    /// This vault's certificate, which names the vault's principal.
+    pub identity: Reloading<Identity>,
     /// The certificate that this vault presents.
     pub certificates: OwnCertificates,
     /// Reads the files of TLS again when they change.
@@ -335,6 +334,7 @@ impl Settings {
             .map(PathBuf::from);
         let cache_mib = problems.parse::<u64>("--cache-mib", &self.cache_mib);
         let root = self.root.check(&mut problems);
+        self.tls.workload_api(&mut problems);
         let issuers = self.jwt.check(&mut problems).unwrap_or_default();
         let tls = self.tls.server_with_principal(&mut problems, listen, &issuers);
         let policy = self.policy(&mut problems, &issuers);
@@ -351,7 +351,7 @@ impl Settings {
         let reloader = problems.take_reloader();
         let config = (|| {
             let (ping, tcp_timeout) = keepalive?;
-            let (tls, id) = tls?;
+            let (tls, identity) = tls?;
             Some(Config {
                 listen: listen?,
                 metrics_listen: metrics_listen?,
@@ -359,7 +359,7 @@ impl Settings {
                 cache_bytes: cache_mib?.saturating_mul(1024 * 1024),
                 root: root?,
                 tls,
-                id,
+                identity,
                 certificates,
                 reloader,
                 require_sealed: self.require_sealed,

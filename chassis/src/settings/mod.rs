@@ -29,7 +29,9 @@ pub const EXIT_USAGE: u8 = 64;
 pub struct Problems {
     mistakes: Vec<String>,
     certificates: OwnCertificates,
-    reloader: Reloader,
+    reloader: Box<Reloader>,
+    /// The certificate and the CAs of the Workload API, for what the settings name no file for.
+    workload_api: Option<(Reloading<Identity>, Reloading<Authorities>)>,
 }
 
 impl Problems {
@@ -132,7 +134,8 @@ impl Problems {
         self.take(setting, Policy::new(bindings))
     }
 
-    /// Reads an identity from two files that must both be given. A renewed certificate must be valid when it is read.
+    /// Reads an identity from two files that must both be given, unless a Workload API gives one. A renewed certificate must be
+    /// valid when it is read.
     pub fn identity(
         &mut self,
         cert: (&str, Option<&Path>),
@@ -141,14 +144,13 @@ impl Problems {
         self.watched_identity(cert, key, |_, renewed| renewed.check_valid(SystemTime::now()))
     }
 
-    /// Reads an identity from two files that must both be given, and returns the principal that its certificate names as well.
-    /// A certificate that names none is a mistake: a vault and an injector identify each other by their principals. A renewed
-    /// certificate must name the same principal.
+    /// Reads an identity like [`Self::identity`]. A certificate that names no principal is a mistake: a vault and an injector
+    /// identify each other by their principals. A renewed certificate must name the same principal.
     pub fn principal_identity(
         &mut self,
         cert: (&str, Option<&Path>),
         key: (&str, Option<&Path>),
-    ) -> Option<(Reloading<Identity>, Principal)> {
+    ) -> Option<Reloading<Identity>> {
         let (cert_setting, _) = cert;
         let identity = self.watched_identity(cert, key, |current, renewed| {
             renewed.check_valid(SystemTime::now())?;
@@ -157,14 +159,18 @@ impl Problems {
                 None => Ok(()),
             }
         })?;
-        let principal = identity.current().and_then(|identity| identity.principal());
-        if principal.is_none() {
+        // The certificate of a Workload API arrives later, and always names a principal.
+        if identity
+            .current()
+            .is_some_and(|identity| identity.principal().is_none())
+        {
             self.add(
                 cert_setting,
                 "its certificate names no principal: it needs one URI SAN (spiffe://…) or, without one, one DNS SAN",
             );
+            return None;
         }
-        Some((identity, principal?))
+        Some(identity)
     }
 
     fn watched_identity(
@@ -173,6 +179,9 @@ impl Problems {
         (key_setting, key): (&str, Option<&Path>),
         check: impl Fn(&Identity, &Identity) -> Result<(), TlsError> + Send + Sync + 'static,
     ) -> Option<Reloading<Identity>> {
+        if let (None, None, Some((identity, _))) = (cert, key, &self.workload_api) {
+            return Some(identity.clone());
+        }
         let cert = self.required(cert_setting, cert);
         let key = self.required(key_setting, key);
         let (cert, key) = (cert?.to_owned(), key?.to_owned());
@@ -206,13 +215,17 @@ impl Problems {
         self.certificates.clone()
     }
 
-    /// Reads CAs from a file that must be given. Refuses a development CA when other machines can reach `listener`.
+    /// Reads CAs from a file that must be given, unless a Workload API gives some. Refuses a development CA when other machines can
+    /// reach `listener`.
     pub fn authorities(
         &mut self,
         setting: &str,
         path: Option<&Path>,
         listener: Option<SocketAddr>,
     ) -> Option<Reloading<Authorities>> {
+        if let (None, Some((_, authorities))) = (path, &self.workload_api) {
+            return Some(authorities.clone());
+        }
         let path = self.required(setting, path)?.to_owned();
         let is_exposed = listener.is_some_and(|address| !address.ip().is_loopback());
         let load = move |path: &Path| match is_exposed {
@@ -256,9 +269,33 @@ impl Problems {
         reloading
     }
 
+    /// Uses the certificate and the CAs of the Workload API at `socket` where the settings name no files.
+    pub fn workload_api(&mut self, setting: &str, socket: &str) {
+        let Some(socket) = self.parse(setting, socket) else {
+            return;
+        };
+        let (identity, authorities) = self.reloader.listen_to(socket);
+        let in_use = identity.clone();
+        self.certificates =
+            mem::take(&mut self.certificates).with(setting, move || Some(in_use.current()?.not_after()));
+        self.workload_api = Some((identity, authorities));
+    }
+
+    /// Adds the error of a configuration of TLS as a mistake in `setting`. A certificate that has not come from a Workload API yet
+    /// is no mistake.
+    pub fn check_tls<C>(&mut self, setting: &str, config: Result<C, TlsError>) -> Option<()> {
+        match config {
+            Ok(_) | Err(TlsError::NotYet) => Some(()),
+            Err(error) => {
+                self.add(setting, error);
+                None
+            }
+        }
+    }
+
     /// Takes the task that reads all files of TLS again when they change.
     pub fn take_reloader(&mut self) -> Reloader {
-        mem::take(&mut self.reloader)
+        *mem::take(&mut self.reloader)
     }
 
     /// Returns the checked settings when there was no mistake.

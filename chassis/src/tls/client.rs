@@ -63,7 +63,11 @@ impl ClientTls {
                     authorities,
                 } = parts;
                 let servers = authorities.as_ref().ok_or(TlsError::NotYet)?;
-                client(identity.as_deref(), servers, exact_peer(servers, peer.clone())?)
+                client(
+                    identity.as_deref(),
+                    servers,
+                    exact_peer(servers.clone(), peer.clone()),
+                )
             }),
         }
     }
@@ -109,7 +113,8 @@ pub fn grpc_client(
     servers: &Authorities,
     peer: Principal,
 ) -> Result<Arc<ClientConfig>, TlsError> {
-    client(identity.as_ref(), servers, exact_peer(servers, peer)?).map(Arc::new)
+    let verifier = exact_peer(Arc::new(servers.clone()), peer);
+    client(identity.as_ref(), servers, verifier).map(Arc::new)
 }
 
 /// Returns the configuration of a client that presents `identity`, if it has one, and accepts every server whose certificate
@@ -121,16 +126,16 @@ pub fn grpc_client_by_host(
     client(identity.as_ref(), servers, host_verifier(servers)?).map(Arc::new)
 }
 
-fn exact_peer(servers: &Authorities, peer: Principal) -> Result<Arc<ExactPeer>, TlsError> {
-    Ok(Arc::new(ExactPeer {
-        roots: servers.roots(),
-        signatures: host_verifier(servers)?,
+fn exact_peer(authorities: Arc<Authorities>, peer: Principal) -> Arc<ExactPeer> {
+    Arc::new(ExactPeer {
+        authorities,
+        algorithms: provider().signature_verification_algorithms,
         peer,
-    }))
+    })
 }
 
 fn host_verifier(servers: &Authorities) -> Result<Arc<WebPkiServerVerifier>, TlsError> {
-    WebPkiServerVerifier::builder_with_provider(servers.roots(), provider())
+    WebPkiServerVerifier::builder_with_provider(servers.all_roots(), provider())
         .build()
         .map_err(|error| servers.error(error))
 }

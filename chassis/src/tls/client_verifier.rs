@@ -3,30 +3,80 @@
 use std::{sync::Arc, time::SystemTime};
 
 use rustls::{
-    DigitallySignedStruct, DistinguishedName, Error, SignatureScheme,
+    DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme,
     client::danger::HandshakeSignatureValid,
-    server::danger::{ClientCertVerified, ClientCertVerifier},
+    server::{
+        WebPkiClientVerifier,
+        danger::{ClientCertVerified, ClientCertVerifier},
+    },
 };
 use rustls_pki_types::{CertificateDer, UnixTime};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use super::{
+    files::{Authorities, TlsError},
+    provider,
+};
 use crate::{caller, expiry};
 
-/// Verifies as `0` does. TLS tells a refused client only the kind of the fault, so the log of the service has the rest.
-#[derive(Debug)]
-pub(super) struct LoggingVerifier(pub(super) Arc<dyn ClientCertVerifier>);
+/// The need of a listener for the certificates of its clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum CertificateNeed {
+    /// A client may come without a certificate. A certificate that it presents must verify all the same.
+    Optional,
+    Required,
+}
 
-impl ClientCertVerifier for LoggingVerifier {
+/// Verifies clients by the CAs that are trusted for their names. TLS tells a refused client only the kind of the fault, so the
+/// log of the service has the rest.
+#[derive(Debug)]
+pub(super) struct ClientVerifier {
+    authorities: Arc<Authorities>,
+    /// Verifies by all CAs, whatever they are trusted for.
+    by_all: Arc<dyn ClientCertVerifier>,
+}
+
+impl ClientVerifier {
+    pub(super) fn new(authorities: Arc<Authorities>, need: CertificateNeed) -> Result<Self, TlsError> {
+        let by_all = webpki(authorities.all_roots(), need).map_err(|error| authorities.error(error))?;
+        Ok(Self { authorities, by_all })
+    }
+
+    fn verify(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        let verified = self.by_all.verify_client_cert(leaf, intermediates, now)?;
+        if self.authorities.is_for_any_name() {
+            return Ok(verified);
+        }
+        let roots = self.authorities.roots_for(leaf)?;
+        webpki(roots, CertificateNeed::Required)?.verify_client_cert(leaf, intermediates, now)
+    }
+}
+
+fn webpki(roots: Arc<RootCertStore>, need: CertificateNeed) -> Result<Arc<dyn ClientCertVerifier>, Error> {
+    let builder = WebPkiClientVerifier::builder_with_provider(roots, provider());
+    let builder = match need {
+        CertificateNeed::Optional => builder.allow_unauthenticated(),
+        CertificateNeed::Required => builder,
+    };
+    builder.build().map_err(|error| Error::General(error.to_string()))
+}
+
+impl ClientCertVerifier for ClientVerifier {
     fn offer_client_auth(&self) -> bool {
-        self.0.offer_client_auth()
+        self.by_all.offer_client_auth()
     }
 
     fn client_auth_mandatory(&self) -> bool {
-        self.0.client_auth_mandatory()
+        self.by_all.client_auth_mandatory()
     }
 
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.0.root_hint_subjects()
+        self.by_all.root_hint_subjects()
     }
 
     fn verify_client_cert(
@@ -35,7 +85,7 @@ impl ClientCertVerifier for LoggingVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let verified = self.0.verify_client_cert(end_entity, intermediates, now);
+        let verified = self.verify(end_entity, intermediates, now);
         verified.inspect_err(|error| log_refused(end_entity, error))
     }
 
@@ -45,7 +95,7 @@ impl ClientCertVerifier for LoggingVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.0.verify_tls12_signature(message, cert, dss)
+        self.by_all.verify_tls12_signature(message, cert, dss)
     }
 
     fn verify_tls13_signature(
@@ -54,11 +104,11 @@ impl ClientCertVerifier for LoggingVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.0.verify_tls13_signature(message, cert, dss)
+        self.by_all.verify_tls13_signature(message, cert, dss)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_verify_schemes()
+        self.by_all.supported_verify_schemes()
     }
 }
 

@@ -3,16 +3,14 @@
 use std::{fmt, sync::Arc};
 
 use rustls::{
-    CertificateError, DigitallySignedStruct, Error, OtherError, RootCertStore, SignatureScheme,
-    client::{
-        WebPkiServerVerifier,
-        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    },
+    CertificateError, DigitallySignedStruct, Error, OtherError, SignatureScheme,
+    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    crypto::{WebPkiSupportedAlgorithms, verify_tls13_signature},
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::files::verify_server_chain;
+use super::files::Authorities;
 use crate::caller;
 use proto::Principal;
 
@@ -20,8 +18,8 @@ use proto::Principal;
 /// dialled is not compared, so that a vault can be identified by its SPIFFE ID.
 #[derive(Debug)]
 pub(super) struct ExactPeer {
-    pub(super) roots: Arc<RootCertStore>,
-    pub(super) signatures: Arc<WebPkiServerVerifier>,
+    pub(super) authorities: Arc<Authorities>,
+    pub(super) algorithms: WebPkiSupportedAlgorithms,
     pub(super) peer: Principal,
 }
 
@@ -56,7 +54,7 @@ impl ServerCertVerifier for ExactPeer {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        verify_server_chain(&self.roots, end_entity, intermediates, now)?;
+        self.authorities.verify_server(end_entity, intermediates, now)?;
         let certificate = X509Certificate::from_der(end_entity).ok();
         let (named, names) = certificate
             .map(|(_, certificate)| (caller::principal_of(&certificate), caller::names_of(&certificate)))
@@ -86,10 +84,10 @@ impl ServerCertVerifier for ExactPeer {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.signatures.verify_tls13_signature(message, cert, dss)
+        verify_tls13_signature(message, cert, dss, &self.algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.signatures.supported_verify_schemes()
+        self.algorithms.supported_schemes()
     }
 }

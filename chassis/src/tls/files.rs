@@ -1,6 +1,7 @@
 //! Certificates, keys and CAs as they are read from PEM files.
 
 use std::{
+    collections::BTreeMap,
     io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -8,11 +9,9 @@ use std::{
 };
 
 use rustls::{
-    Error, RootCertStore,
+    CertificateError, Error, RootCertStore,
     client::verify_server_cert_signed_by_trust_anchor,
-    server::{
-        ClientCertVerifierBuilder, ParsedCertificate, WebPkiClientVerifier, danger::ClientCertVerifier,
-    },
+    server::ParsedCertificate,
     sign::{CertifiedKey, SingleCertAndKey},
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime, pem::PemObject};
@@ -106,9 +105,14 @@ pub enum TlsError {
 /// A certificate chain and its private key.
 #[derive(Debug)]
 pub struct Identity {
+    /// The file of the chain, or [`SVID`].
     path: PathBuf,
+    principal: Option<Principal>,
     certified: Arc<CertifiedKey>,
 }
+
+/// Stands for a file in errors about a certificate or a bundle of a Workload API.
+const SVID: &str = "the answer of the Workload API";
 
 /// Two identities are equal when their chains are: a certificate belongs to one key.
 impl PartialEq for Identity {
@@ -129,15 +133,36 @@ impl Identity {
             what: "private key",
         })?;
         let certified = CertifiedKey::from_der(certificates, private, &provider());
-        Ok(Self {
-            path: chain.to_owned(),
-            certified: Arc::new(certified.map_err(|error| unusable(chain, key, error))?),
-        })
+        let certified = certified.map_err(|error| unusable(chain, key, error))?;
+        Ok(Self::of(chain.to_owned(), certified))
+    }
+
+    /// Returns the identity of an X.509-SVID, whose first certificate is the leaf.
+    pub(crate) fn of_svid(
+        chain: Vec<CertificateDer<'static>>,
+        key: PrivateKeyDer<'static>,
+    ) -> Result<Self, TlsError> {
+        let path = PathBuf::from(SVID);
+        match CertifiedKey::from_der(chain, key, &provider()) {
+            Ok(certified) => Ok(Self::of(path, certified)),
+            Err(source) => Err(TlsError::Unusable { path, source }),
+        }
+    }
+
+    fn of(path: PathBuf, certified: CertifiedKey) -> Self {
+        let leaf = certified.cert.first();
+        let leaf = leaf.and_then(|leaf| X509Certificate::from_der(leaf).ok());
+        let principal = leaf.and_then(|(_, leaf)| caller::principal_of(&leaf));
+        Self {
+            path,
+            principal,
+            certified: Arc::new(certified),
+        }
     }
 
     /// Returns the principal that the certificate names.
     pub fn principal(&self) -> Option<Principal> {
-        caller::principal_of(&self.leaf()?)
+        self.principal.clone()
     }
 
     /// Returns the hosts that the certificate names: DNS names without a wildcard, and IP addresses. An IPv6 address is in brackets.
@@ -228,24 +253,43 @@ fn unusable(chain: &Path, key: &Path, error: Error) -> TlsError {
     }
 }
 
-/// The CAs in one file.
-#[derive(Debug)]
+/// The CAs in one file, or the bundles of trust domains.
+#[derive(Debug, Clone)]
 pub struct Authorities {
     path: PathBuf,
+    trust: Trust,
+}
+
+impl PartialEq for Authorities {
+    fn eq(&self, other: &Self) -> bool {
+        self.trust == other.trust
+    }
+}
+
+/// The peers that CAs are trusted for.
+#[derive(Debug, Clone, PartialEq)]
+enum Trust {
+    /// Peers with any name.
+    Any(Bundle),
+    /// Peers whose SPIFFE ID is in the trust domain of the bundle.
+    TrustDomains(BTreeMap<String, Bundle>),
+}
+
+/// CAs that are trusted alike.
+#[derive(Debug, Clone)]
+struct Bundle {
     certificates: Vec<CertificateDer<'static>>,
     roots: Arc<RootCertStore>,
 }
 
-impl PartialEq for Authorities {
+impl PartialEq for Bundle {
     fn eq(&self, other: &Self) -> bool {
         self.certificates == other.certificates
     }
 }
 
-impl Authorities {
-    /// Reads a PEM file with at least one CA.
-    pub fn load(path: &Path) -> Result<Self, TlsError> {
-        let certificates = certificates(path)?;
+impl Bundle {
+    fn new(path: &Path, certificates: Vec<CertificateDer<'static>>) -> Result<Self, TlsError> {
         let mut roots = RootCertStore::empty();
         for certificate in &certificates {
             let added = roots.add(certificate.clone());
@@ -255,15 +299,37 @@ impl Authorities {
             })?;
         }
         Ok(Self {
-            path: path.to_owned(),
             certificates,
             roots: Arc::new(roots),
         })
     }
+}
+
+impl Authorities {
+    /// Reads a PEM file with at least one CA.
+    pub fn load(path: &Path) -> Result<Self, TlsError> {
+        Ok(Self {
+            path: path.to_owned(),
+            trust: Trust::Any(Bundle::new(path, certificates(path)?)?),
+        })
+    }
+
+    /// Returns the authorities of a Workload API: bundles, none of them empty, by the names of their trust domains.
+    pub(crate) fn of_trust_domains(
+        bundles: BTreeMap<String, Vec<CertificateDer<'static>>>,
+    ) -> Result<Self, TlsError> {
+        let path = PathBuf::from(SVID);
+        let bundles = bundles
+            .into_iter()
+            .map(|(domain, certificates)| Ok((domain, Bundle::new(&path, certificates)?)));
+        let trust = Trust::TrustDomains(bundles.collect::<Result<_, TlsError>>()?);
+        Ok(Self { path, trust })
+    }
 
     /// Returns true when one of the CAs was made for development.
     pub fn has_development_ca(&self) -> bool {
-        self.certificates.iter().any(|der| is_development(der))
+        let mut certificates = self.bundles().flat_map(|bundle| &bundle.certificates);
+        certificates.any(|der| is_development(der))
     }
 
     /// Refuses a file with a development CA.
@@ -276,14 +342,59 @@ impl Authorities {
 
     /// Describes the CAs for the log.
     pub(crate) fn describe(&self) -> String {
-        match self.certificates.len() {
-            1 => "1 CA".to_owned(),
+        let number = self.bundles().map(|bundle| bundle.certificates.len()).sum();
+        let cas = match number {
+            1_usize => "1 CA".to_owned(),
             number => format!("{number} CAs"),
+        };
+        match &self.trust {
+            Trust::Any(_) => cas,
+            Trust::TrustDomains(bundles) => {
+                let domains: Vec<&str> = bundles.keys().map(String::as_str).collect();
+                format!("{cas} of {}", domains.join(", "))
+            }
         }
     }
 
-    pub(super) fn roots(&self) -> Arc<RootCertStore> {
-        self.roots.clone()
+    fn bundles(&self) -> impl Iterator<Item = &Bundle> {
+        let (any, domains) = match &self.trust {
+            Trust::Any(bundle) => (Some(bundle), None),
+            Trust::TrustDomains(bundles) => (None, Some(bundles.values())),
+        };
+        any.into_iter().chain(domains.into_iter().flatten())
+    }
+
+    /// Returns all CAs, whatever they are trusted for.
+    pub(super) fn all_roots(&self) -> Arc<RootCertStore> {
+        match &self.trust {
+            Trust::Any(bundle) => bundle.roots.clone(),
+            Trust::TrustDomains(bundles) => {
+                let mut roots = RootCertStore::empty();
+                roots.extend(bundles.values().flat_map(|bundle| bundle.roots.roots.clone()));
+                Arc::new(roots)
+            }
+        }
+    }
+
+    /// Returns the CAs that are trusted for a peer with this certificate. By SPIFFE, a certificate must have exactly one URI, and
+    /// come from the bundle of its own trust domain.
+    pub(super) fn roots_for(&self, leaf: &CertificateDer<'_>) -> Result<Arc<RootCertStore>, Error> {
+        let bundles = match &self.trust {
+            Trust::Any(bundle) => return Ok(bundle.roots.clone()),
+            Trust::TrustDomains(bundles) => bundles,
+        };
+        let (_, leaf) = X509Certificate::from_der(leaf).map_err(|_| CertificateError::BadEncoding)?;
+        let domain = match caller::principal_of(&leaf) {
+            Some(Principal::Spiffe(id)) => trust_domain(&id).map(ToOwned::to_owned),
+            Some(_) | None => None,
+        };
+        let bundle = domain.and_then(|domain| bundles.get(&domain));
+        Ok(bundle.ok_or(CertificateError::UnknownIssuer)?.roots.clone())
+    }
+
+    /// Returns true when the CAs are trusted for peers with any name.
+    pub(super) fn is_for_any_name(&self) -> bool {
+        matches!(self.trust, Trust::Any(_))
     }
 
     /// Returns an error of rustls as an error about this file.
@@ -294,46 +405,27 @@ impl Authorities {
         }
     }
 
-    pub(super) fn client_verifier(
+    /// Verifies the chain of a server, and not the name of the server.
+    pub(super) fn verify_server(
         &self,
-        adjust: impl FnOnce(ClientCertVerifierBuilder) -> ClientCertVerifierBuilder,
-    ) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
-        let builder = WebPkiClientVerifier::builder_with_provider(self.roots(), provider());
-        adjust(builder).build().map_err(|error| self.error(error))
-    }
-
-    /// Returns true when one of the CAs vouches for the chain of a client.
-    pub(super) fn vouch_for_client(&self, chain: &[CertificateDer<'_>]) -> bool {
-        let Some((leaf, intermediates)) = chain.split_first() else {
-            return false;
-        };
-        let verifier = self.client_verifier(|required| required);
-        verifier.is_ok_and(|verifier| {
-            verifier
-                .verify_client_cert(leaf, intermediates, UnixTime::now())
-                .is_ok()
-        })
-    }
-
-    /// Returns true when one of the CAs vouches for the chain of a server, whatever the chain names.
-    pub(super) fn vouch_for_server(&self, chain: &[CertificateDer<'_>]) -> bool {
-        let Some((leaf, intermediates)) = chain.split_first() else {
-            return false;
-        };
-        verify_server_chain(&self.roots, leaf, intermediates, UnixTime::now()).is_ok()
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<(), Error> {
+        let (roots, algorithms) = (
+            self.roots_for(leaf)?,
+            provider().signature_verification_algorithms,
+        );
+        let leaf = ParsedCertificate::try_from(leaf)?;
+        verify_server_cert_signed_by_trust_anchor(&leaf, &roots, intermediates, now, algorithms.all)
     }
 }
 
-/// Verifies the chain of a server by `roots`, and not the name of the server.
-pub(super) fn verify_server_chain(
-    roots: &RootCertStore,
-    leaf: &CertificateDer<'_>,
-    intermediates: &[CertificateDer<'_>],
-    now: UnixTime,
-) -> Result<(), Error> {
-    let leaf = ParsedCertificate::try_from(leaf)?;
-    let algorithms = provider().signature_verification_algorithms.all;
-    verify_server_cert_signed_by_trust_anchor(&leaf, roots, intermediates, now, algorithms)
+/// Returns the trust domain of a SPIFFE ID, with or without a path.
+pub(super) fn trust_domain(id: &str) -> Option<&str> {
+    let rest = id.strip_prefix("spiffe://")?;
+    let domain = rest.split_once('/').map_or(rest, |(domain, _)| domain);
+    (!domain.is_empty()).then_some(domain)
 }
 
 fn is_development(der: &[u8]) -> bool {

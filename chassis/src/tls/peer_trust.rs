@@ -1,8 +1,15 @@
 //! Trust in the peer of an open connection, which ends when its CA is removed.
 
-use rustls_pki_types::CertificateDer;
+use std::sync::Arc;
 
-use super::{files::Authorities, reloading::Reloading};
+use rustls::server::danger::ClientCertVerifier as _;
+use rustls_pki_types::{CertificateDer, UnixTime};
+
+use super::{
+    client_verifier::{CertificateNeed, ClientVerifier},
+    files::Authorities,
+    reloading::Reloading,
+};
 
 /// Follows whether the CAs in use still vouch for the peer of one connection.
 #[derive(Debug)]
@@ -54,13 +61,23 @@ impl PeerTrust {
         };
         loop {
             authorities.changed().await;
-            let vouched = authorities.current().is_some_and(|current| match role {
-                PeerRole::Client => current.vouch_for_client(&chain),
-                PeerRole::Server => current.vouch_for_server(&chain),
-            });
-            if !vouched {
+            let current = authorities.current();
+            if !current.is_some_and(|current| vouch(&current, &chain, role)) {
                 return;
             }
         }
+    }
+}
+
+/// Returns true when one of the CAs vouches for the chain of a peer. The name of a server is not compared.
+fn vouch(authorities: &Arc<Authorities>, chain: &[CertificateDer<'_>], role: PeerRole) -> bool {
+    let Some((leaf, intermediates)) = chain.split_first() else {
+        return false;
+    };
+    let now = UnixTime::now();
+    match role {
+        PeerRole::Client => ClientVerifier::new(authorities.clone(), CertificateNeed::Required)
+            .is_ok_and(|verifier| verifier.verify_client_cert(leaf, intermediates, now).is_ok()),
+        PeerRole::Server => authorities.verify_server(leaf, intermediates, now).is_ok(),
     }
 }

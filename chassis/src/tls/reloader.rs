@@ -17,19 +17,28 @@ use tokio::{
     time::{self, MissedTickBehavior},
 };
 
-use super::reloading::{Reloading, ReloadingSender};
+use super::{
+    files::{Authorities, Identity},
+    reloading::{Reloading, ReloadingSender},
+    spiffe::{SpiffeSocket, WorkloadApi},
+};
 use crate::{blocking::blocking, file_stamp::FileStamp};
+
+/// The label of the Workload API in metrics: the setting that names its socket.
+const SPIFFE: &str = "spiffe-socket";
 
 /// Interval between two looks at the files.
 const INTERVAL: Duration = Duration::from_secs(1);
 /// Time for which files must stay the same before they are read, so that a file is rarely read while it is written.
 const SETTLING: Duration = Duration::from_millis(100);
 
-/// Reads the files of TLS again when they change, and replaces the contents in use by the new ones. Files that cannot be
-/// used change nothing.
+/// Reads the files of TLS again when they change, or receives certificates from a Workload API, and replaces the contents in use
+/// by the new ones. Contents that cannot be used change nothing.
 #[derive(Default)]
 pub struct Reloader {
     sources: Vec<Box<dyn FileSource>>,
+    /// The source of what the settings name no file for.
+    workload_api: Option<WorkloadApi>,
     failures: Family<CertificateLabel, Counter>,
 }
 
@@ -47,8 +56,9 @@ pub(crate) struct CertificateLabel {
 impl Reloader {
     /// Registers the counter of files that could not be used.
     pub fn register(&self, registry: &mut Registry) {
-        for source in &self.sources {
-            let certificate = source.label().to_owned();
+        let labels = self.sources.iter().map(|source| source.label());
+        for label in labels.chain(self.workload_api.as_ref().map(|_| SPIFFE)) {
+            let certificate = label.to_owned();
             drop(self.failures.get_or_create(&CertificateLabel { certificate }));
         }
         registry.register(
@@ -58,8 +68,23 @@ impl Reloader {
         );
     }
 
-    /// Reads files that have changed, and all files at each `reload`. Does not return.
-    pub async fn run(mut self, mut reload: watch::Receiver<()>) {
+    /// Reads files that have changed, and all files at each `reload`, and listens to the Workload API. Does not return.
+    pub async fn run(mut self, reload: watch::Receiver<()>) {
+        let (workload_api, failures) = (self.workload_api.take(), self.failures.clone());
+        let receiving = async {
+            if let Some(workload_api) = workload_api {
+                let certificate = SPIFFE.to_owned();
+                let label = CertificateLabel { certificate };
+                let refused = || {
+                    failures.get_or_create(&label).inc();
+                };
+                workload_api.run(refused).await;
+            }
+        };
+        tokio::join!(self.run_files(reload), receiving);
+    }
+
+    async fn run_files(mut self, mut reload: watch::Receiver<()>) {
         let mut ticks = time::interval(INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // Without a sender of `reload`, only changes count.
@@ -82,6 +107,15 @@ impl Reloader {
             })
             .await;
         }
+    }
+
+    /// Listens to the Workload API at `socket` as well. Returns the certificate and the CAs that it gives.
+    pub(crate) fn listen_to(
+        &mut self,
+        socket: SpiffeSocket,
+    ) -> (Reloading<Identity>, Reloading<Authorities>) {
+        let workload_api = self.workload_api.insert(WorkloadApi::new(socket));
+        (workload_api.identity(), workload_api.authorities())
     }
 
     pub(crate) fn add(&mut self, source: impl FileSource + 'static) {
@@ -125,12 +159,15 @@ pub(crate) trait FileSource: Send + Sync {
     fn read(&mut self, failures: &Family<CertificateLabel, Counter>);
 }
 
+/// Decides whether the second content may take the place of the first one, which is in use.
+pub(crate) type ReplacementCheck<T> = Box<dyn Fn(&T, &T) -> Result<(), String> + Send + Sync>;
+
 /// Functions of one kind of content.
 pub(crate) struct FileContent<T> {
     /// Reads the files.
     pub(crate) load: Box<dyn Fn() -> Result<T, String> + Send + Sync>,
     /// Decides whether a new content may take the place of the one in use.
-    pub(crate) check: Box<dyn Fn(&T, &T) -> Result<(), String> + Send + Sync>,
+    pub(crate) check: ReplacementCheck<T>,
     /// Describes a content for the log.
     pub(crate) describe: fn(&T) -> String,
 }

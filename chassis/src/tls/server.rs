@@ -8,7 +8,7 @@ use rustls::{
 };
 
 use super::{
-    client_verifier::LoggingVerifier,
+    client_verifier::{CertificateNeed, ClientVerifier},
     files::{Authorities, Identity, TlsError},
     peer_trust::PeerRole,
     provider,
@@ -23,8 +23,7 @@ pub struct ServerTls(Arc<Listener>);
 
 struct Listener {
     sources: TlsSources<ServerConfig>,
-    /// A client may come without a certificate. A certificate that it presents must verify all the same.
-    certificate_optional: bool,
+    need: CertificateNeed,
     protocols: &'static [&'static [u8]],
 }
 
@@ -34,7 +33,7 @@ impl ServerTls {
     pub fn grpc(identity: Reloading<Identity>, clients: Option<Reloading<Authorities>>) -> Self {
         Self(Arc::new(Listener {
             sources: TlsSources::new(Some(identity), clients),
-            certificate_optional: true,
+            need: CertificateNeed::Optional,
             protocols: &[b"h2"],
         }))
     }
@@ -43,7 +42,7 @@ impl ServerTls {
     pub fn browser(identity: Reloading<Identity>, clients: Reloading<Authorities>) -> Self {
         Self(Arc::new(Listener {
             sources: TlsSources::new(Some(identity), Some(clients)),
-            certificate_optional: false,
+            need: CertificateNeed::Required,
             protocols: &[b"http/1.1"],
         }))
     }
@@ -53,7 +52,7 @@ impl ServerTls {
     pub fn http(identity: Reloading<Identity>, clients: Option<Reloading<Authorities>>) -> Self {
         Self(Arc::new(Listener {
             sources: TlsSources::new(Some(identity), clients),
-            certificate_optional: true,
+            need: CertificateNeed::Optional,
             protocols: &[b"h2", b"http/1.1"],
         }))
     }
@@ -66,7 +65,7 @@ impl ServerTls {
     pub(crate) fn handshake(&self) -> Result<Handshake<ServerConfig>, TlsError> {
         let Listener {
             sources,
-            certificate_optional,
+            need,
             protocols,
         } = &*self.0;
         sources.handshake(PeerRole::Client, |parts| {
@@ -77,13 +76,7 @@ impl ServerTls {
             let identity = identity.as_ref().ok_or(TlsError::NotYet)?;
             let verifier = match authorities {
                 None => WebPkiClientVerifier::no_client_auth(),
-                Some(clients) => {
-                    let verifier = clients.client_verifier(|builder| match certificate_optional {
-                        true => builder.allow_unauthenticated(),
-                        false => builder,
-                    })?;
-                    Arc::new(LoggingVerifier(verifier))
-                }
+                Some(clients) => Arc::new(ClientVerifier::new(clients.clone(), *need)?),
             };
             server(identity, verifier, protocols)
         })

@@ -80,6 +80,7 @@ fn tls_args(leaf: &LeafFiles, pki: &DevPki) -> TlsArgs {
         tls_cert: Some(leaf.cert.clone()),
         tls_key: Some(leaf.key.clone()),
         client_ca: Some(pki.ca.clone()),
+        spiffe_socket: None,
     }
 }
 

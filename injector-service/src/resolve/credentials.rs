@@ -2,7 +2,10 @@
 
 use std::{future::pending, sync::Arc};
 
-use chassis::jwt::{ClientToken, TokenFile};
+use chassis::{
+    jwt::{ClientToken, TokenFile},
+    tls::{Identity, Reloading},
+};
 use proto::Principal;
 use tokio::time::Instant;
 use tonic::{Request, Status, metadata::MetadataMap};
@@ -20,8 +23,8 @@ pub struct VaultCredentials {
 /// The identity of this injector.
 #[derive(Debug, Clone)]
 pub enum InjectorIdentity {
-    /// The principal in the certificate of `--vault-cert`.
-    Certificate(Principal),
+    /// The principal in the certificate of `--vault-cert`, or of the Workload API.
+    Certificate(Reloading<Identity>),
     /// The token of `--vault-token-file`, whatever the certificate is.
     Token(TokenFile),
 }
@@ -41,10 +44,10 @@ impl VaultCredentials {
         }
     }
 
-    /// Returns the identities of a stream that is opened now, or the reason why there is no token for it.
+    /// Returns the identities of a stream that is opened now, or the reason why there is no token or certificate for it.
     pub(super) fn present(&self) -> Result<StreamCredentials, String> {
         let (injector, token) = match &self.injector {
-            InjectorIdentity::Certificate(principal) => (principal.clone(), None),
+            InjectorIdentity::Certificate(identity) => (principal_of(identity)?, None),
             InjectorIdentity::Token(file) => {
                 let token = file.current()?;
                 (token.identity.principal.clone(), Some(token))
@@ -71,9 +74,18 @@ impl VaultCredentials {
     pub(super) fn presented(&self) -> String {
         match self.present() {
             Ok(StreamCredentials { identities, .. }) => identities.injector.to_string(),
-            Err(_) => "no valid token".to_owned(),
+            Err(_) => match &self.injector {
+                InjectorIdentity::Certificate(_) => "no certificate".to_owned(),
+                InjectorIdentity::Token(_) => "no valid token".to_owned(),
+            },
         }
     }
+}
+
+/// Returns the principal of a certificate, or the reason why there is no certificate.
+fn principal_of(identity: &Reloading<Identity>) -> Result<Principal, String> {
+    let current = identity.current().and_then(|identity| identity.principal());
+    current.ok_or_else(|| "no certificate has come from --spiffe-socket yet".to_owned())
 }
 
 impl StreamCredentials {
@@ -96,7 +108,7 @@ impl StreamCredentials {
     }
 }
 
-/// Returns the status of a stream that cannot be opened, because there is no token for it.
-pub(super) fn no_token(reason: String) -> Status {
+/// Returns the status of a stream that cannot be opened, because there is no token or certificate for it.
+pub(super) fn no_credentials(reason: String) -> Status {
     Status::unauthenticated(reason)
 }

@@ -14,7 +14,7 @@ use tonic::{Status, Streaming, transport::Channel};
 
 use super::{
     backoff::Backoff,
-    credentials::{StreamCredentials, VaultCredentials, no_token},
+    credentials::{InjectorIdentity, StreamCredentials, VaultCredentials, no_credentials},
 };
 
 /// Messages that may wait for tonic to send them.
@@ -65,9 +65,14 @@ impl VaultLink {
 
     /// Returns the reason that calls get while the vault refuses streams.
     pub(super) fn refused_message(&self) -> &'static str {
-        match self.credentials.token_file() {
-            None => "the vault refuses this injector",
-            Some(_) => "the vault refuses this injector, or the injector has no valid token",
+        match &self.credentials.injector {
+            InjectorIdentity::Certificate(identity) if identity.current().is_none() => {
+                "the injector has no certificate yet"
+            }
+            InjectorIdentity::Certificate(_) => "the vault refuses this injector",
+            InjectorIdentity::Token(_) => {
+                "the vault refuses this injector, or the injector has no valid token"
+            }
         }
     }
 
@@ -89,7 +94,7 @@ impl VaultLink {
             true => self.connect(),
             false => connection.clone(),
         };
-        let credentials = self.credentials.present().map_err(no_token)?;
+        let credentials = self.credentials.present().map_err(no_credentials)?;
         let (messages, outbound) = mpsc::channel(MAX_UNSENT_MESSAGES);
         let client = DecryptServiceClient::new(connection.channel.clone());
         let mut client = client.max_decoding_message_size(MAX_ANSWER_MESSAGE);

@@ -8,16 +8,30 @@ pub(crate) mod fake_vault;
 mod renewal;
 mod stream;
 
+use std::{
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt as _,
+    time::SystemTime,
+};
+
+use chassis::{
+    pki::{Ca, CaSpec, Leaf, Usage, issue},
+    tls::{Identity, Reloading},
+};
 use proto::{
     Principal,
     seal::{SealContext, SealedCall, Sealer},
     vault::v1::{DecryptResponse, DecryptStatus, DecryptedSecret},
 };
+use tempfile::TempDir;
 
 use super::{
     seal_keys::{Identities, Rotation, SealKeys},
     *,
 };
+
+/// The principal of the injector.
+const INJECTOR: &str = "spiffe://test/injector";
 
 /// A secret in an answer, and the value that the vault seals with it.
 type SecretAndValue = (DecryptedSecret, Option<Vec<u8>>);
@@ -40,17 +54,28 @@ fn status(name: &str, status: DecryptStatus) -> SecretAndValue {
 }
 
 fn credentials() -> VaultCredentials {
-    let Identities { vault, injector } = identities();
     VaultCredentials {
-        vault,
-        injector: InjectorIdentity::Certificate(injector),
+        vault: identities().vault,
+        injector: InjectorIdentity::Certificate(Reloading::fixed(certificate())),
     }
+}
+
+/// Issues the certificate of the injector.
+fn certificate() -> Identity {
+    let (dir, now) = (TempDir::new().unwrap(), SystemTime::now());
+    let leaf = Leaf::new("injector", INJECTOR, &[Usage::Client], now);
+    let issued = issue(&Ca::generate(&CaSpec::for_any_name(now)).unwrap(), &leaf).unwrap();
+    let (cert, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
+    fs::write(&cert, &issued.cert_pem).unwrap();
+    fs::write(&key, issued.key_pem.as_bytes()).unwrap();
+    fs::set_permissions(&key, Permissions::from_mode(0o600)).unwrap();
+    Identity::load(&cert, &key).unwrap()
 }
 
 fn identities() -> Identities {
     Identities {
         vault: Principal::parse("dns:vault").unwrap(),
-        injector: Principal::parse("dns:injector").unwrap(),
+        injector: Principal::parse(INJECTOR).unwrap(),
     }
 }
 

@@ -108,7 +108,11 @@ pub async fn run(
         vault_ca: vault_ca.clone(),
         metrics: metrics.clone(),
     };
-    tokio::spawn(shutdown.clone().run_until_cancelled_owned(renewal.run(reload.subscribe())));
+    tokio::spawn(
+        shutdown
+            .clone()
+            .run_until_cancelled_owned(renewal.run(reload.subscribe())),
+    );
     let reviewer = Arc::new(Reviewer {
         injection: config.injection,
         vault_ca,

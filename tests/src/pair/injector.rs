@@ -75,6 +75,7 @@ pub fn injector_settings(
             tls_cert: Some(files.cert),
             tls_key: Some(files.key),
             client_ca: Some(pki.ca_file()),
+            spiffe_socket: None,
         },
         jwt: JwtArgs::default(),
         roles: RoleArgs {

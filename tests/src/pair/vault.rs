@@ -49,6 +49,7 @@ pub fn vault_settings(pki: &Pki, dir: &TempDir) -> vault_service::config::Settin
             tls_cert: Some(files.cert),
             tls_key: Some(files.key),
             client_ca: Some(pki.ca_file()),
+            spiffe_socket: None,
         },
         jwt: JwtArgs::default(),
         roles: RoleArgs {

@@ -48,7 +48,7 @@ impl Files {
     fn read(dir: tempfile::TempDir) -> Self {
         let (cert, key, clients) = paths(dir.path());
         let mut problems = Problems::default();
-        let (identity, _) = problems
+        let identity = problems
             .principal_identity(("--tls-cert", Some(&cert)), ("--tls-key", Some(&key)))
             .unwrap();
         let clients = problems.authorities("--client-ca", Some(&clients), None).unwrap();

@@ -2,7 +2,10 @@
 
 use std::{sync::Arc, time::Instant};
 
-use chassis::authz::Authorized;
+use chassis::{
+    authz::Authorized,
+    tls::{Identity, Reloading},
+};
 use proto::{
     CallId, Principal, Reason, Refusal, SecretName, SecretValue, ServerName, Uid,
     secret_name::distinct,
@@ -29,8 +32,8 @@ pub(crate) struct DecryptRpcs {
     pub(crate) metrics: Metrics,
     pub(crate) audit_log: AuditLog,
     pub(crate) quotas: Quotas,
-    /// Name of this vault in its certificate.
-    pub(crate) id: Principal,
+    /// The certificate of this vault, which names its principal.
+    pub(crate) identity: Reloading<Identity>,
     /// True when the vault refuses to send values in clear.
     pub(crate) require_sealed: bool,
     /// Ends all streams. Without it, the shutdown would wait for streams that never end by themselves.
@@ -38,6 +41,13 @@ pub(crate) struct DecryptRpcs {
 }
 
 impl DecryptRpcs {
+    /// Returns the principal of this vault, to which sealed answers are bound.
+    pub(super) fn id(&self) -> Result<Principal, Refusal> {
+        let identity = self.identity.current();
+        let id = identity.and_then(|identity| identity.principal());
+        id.ok_or_else(|| Refusal::new(Reason::Internal, "the vault has no certificate"))
+    }
+
     pub(super) async fn answer(
         &self,
         parsed: Result<ParsedDecrypt, Refusal>,

@@ -47,7 +47,7 @@ impl DecryptService for DecryptRpcs {
         let response = if recipient.is_empty() {
             answer.in_clear()
         } else {
-            seal_unary(answer, recipient, &self.id, authorized.principal()?)?
+            seal_unary(answer, recipient, &self.id()?, authorized.principal()?)?
         };
         room.settle(response.secrets.len(), response.encoded_len() + MESSAGE_HEAD);
         let mut response = Response::new(response);

@@ -110,7 +110,7 @@ impl StreamSession {
         if let Some(recipient) = recipient {
             let injector = self.authorized.principal()?;
             self.quota.spend(SEALING);
-            self.sealing.begin(&recipient, &self.rpcs.id, injector)?;
+            self.sealing.begin(&recipient, &self.rpcs.id()?, injector)?;
         }
         if self.rpcs.require_sealed && !self.sealing.is_on() {
             return Err(sealing_required().into());
