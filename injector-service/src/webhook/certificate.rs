@@ -155,10 +155,14 @@ impl CertificateSource {
 
     /// Reads or renews the certificate, and makes `current` present it. Returns the time at which it expires. After an error
     /// the last certificate stays.
-    pub(super) async fn renew(&self, current: &CurrentCertificate) -> Result<SystemTime, WebhookCertificateError> {
+    pub(super) async fn renew(
+        &self,
+        current: &CurrentCertificate,
+    ) -> Result<SystemTime, WebhookCertificateError> {
         match self {
             Self::Files { certificate, key } => {
-                let (certificate, key) = read_pair(certificate, key).await?;
+                let (certificate, key) = (certificate.clone(), key.clone());
+                let (certificate, key) = blocking(move || read_pair(&certificate, &key)).await?;
                 current.set(&certificate, &key)
             }
             Self::OwnAuthority(own) => {
@@ -196,17 +200,13 @@ impl OwnAuthority {
     }
 }
 
-async fn read_pair(
+/// Reads a certificate and its key. Refuses, as for all listeners, a key that others may read.
+fn read_pair(
     certificate: &Path,
     key: &Path,
 ) -> Result<(Vec<u8>, Zeroizing<Vec<u8>>), WebhookCertificateError> {
-    let (certificate, key) = (certificate.to_owned(), key.to_owned());
-    blocking(move || {
-        // Refuses, as for all listeners, a key that others may read.
-        Identity::load(&certificate, &key)?;
-        Ok((read(&certificate)?, read(&key)?.into()))
-    })
-    .await
+    Identity::load(certificate, key)?;
+    Ok((read(certificate)?, read(key)?.into()))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, WebhookCertificateError> {

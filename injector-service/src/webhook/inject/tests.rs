@@ -132,11 +132,23 @@ fn the_sidecar_gets_a_token_the_vaults_authorities_and_the_servers() {
 #[test]
 fn the_sidecar_starts_when_the_network_of_a_mesh_works() {
     for (recorded_as, order) in [
-        ("init-containers", &["aerostack-injector", "migrate", "log-agent"][..]),
-        ("istio-native", &["istio-init", "istio-proxy", "aerostack-injector", "migrate"]),
-        ("after-another-webhook", &["istio-init", "istio-proxy", "aerostack-injector"]),
+        (
+            "init-containers",
+            &["aerostack-injector", "migrate", "log-agent"][..],
+        ),
+        (
+            "istio-native",
+            &["istio-init", "istio-proxy", "aerostack-injector", "migrate"],
+        ),
+        (
+            "after-another-webhook",
+            &["istio-init", "istio-proxy", "aerostack-injector"],
+        ),
         ("istio-classic", &["aerostack-injector", "istio-init", "migrate"]),
-        ("linkerd-native", &["linkerd-init", "linkerd-proxy", "aerostack-injector"]),
+        (
+            "linkerd-native",
+            &["linkerd-init", "linkerd-proxy", "aerostack-injector"],
+        ),
     ] {
         let injected = injected(recorded(recorded_as));
         assert_eq!(names(&injected["spec"]["initContainers"]), order, "{recorded_as}");
