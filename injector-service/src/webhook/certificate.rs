@@ -161,7 +161,8 @@ impl CertificateSource {
     ) -> Result<SystemTime, WebhookCertificateError> {
         match self {
             Self::Files { certificate, key } => {
-                let (certificate, key) = read_pair(certificate, key).await?;
+                let (certificate, key) = (certificate.clone(), key.clone());
+                let (certificate, key) = blocking(move || read_pair(&certificate, &key)).await?;
                 current.set(&certificate, &key)
             }
             Self::OwnAuthority(own) => {
@@ -199,17 +200,13 @@ impl OwnAuthority {
     }
 }
 
-async fn read_pair(
+/// Reads a certificate and its key. Refuses, as for all listeners, a key that others may read.
+fn read_pair(
     certificate: &Path,
     key: &Path,
 ) -> Result<(Vec<u8>, Zeroizing<Vec<u8>>), WebhookCertificateError> {
-    let (certificate, key) = (certificate.to_owned(), key.to_owned());
-    blocking(move || {
-        // Refuses, as for all listeners, a key that others may read.
-        Identity::load(&certificate, &key)?;
-        Ok((read(&certificate)?, read(&key)?.into()))
-    })
-    .await
+    Identity::load(certificate, key)?;
+    Ok((read(certificate)?, read(key)?.into()))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, WebhookCertificateError> {
