@@ -125,7 +125,7 @@ impl StreamDriver {
             let status = match self.serve_stream(replacement.take()).await {
                 StreamEnd::Broken(status) => status,
                 StreamEnd::Replaced(stream) => {
-                    replacement = Some(*stream);
+                    replacement = Some(stream);
                     continue;
                 }
                 StreamEnd::NoCallers => break,
