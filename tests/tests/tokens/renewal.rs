@@ -71,8 +71,10 @@ async fn an_injector_renews_its_token_and_no_call_fails() {
     let expiry = page.lines().find_map(|line| {
         line.strip_prefix("aerostack_token_expiration_timestamp_seconds{token=\"vault-token-file\"} ")
     });
-    let exp = scene.issuer.claims(INJECTOR, LIFE)["exp"].as_f64().unwrap();
-    assert!(expiry.unwrap().parse::<f64>().unwrap() >= exp - 2.0, "{expiry:?}");
+    // The injector may not have read the last token yet, but it has the one before.
+    let exp = scene.issuer.claims(INJECTOR, LIFE / 2)["exp"].as_f64().unwrap();
+    let expiry: f64 = expiry.unwrap().parse().unwrap();
+    assert!(expiry >= exp - 1.0, "{expiry} and {exp}");
 }
 
 #[tokio::test]
