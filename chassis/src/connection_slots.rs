@@ -30,6 +30,8 @@ pub enum Holder {
     Network(IpAddr),
     /// An authenticated principal.
     Principal(Principal),
+    /// A user of this machine, by its uid.
+    User(u32),
 }
 
 impl Holder {

@@ -1,4 +1,4 @@
-//! The `healthcheck` command, which reads `/readyz` of the service on the same machine. Container engines run it inside
+//! The `healthcheck` command, which reads `/readyz` or `/startupz` of the service on the same machine. Container engines run it inside
 //! the image, which has neither a shell nor an HTTP client.
 
 use std::{
@@ -22,6 +22,31 @@ const TIMEOUT: Duration = Duration::from_secs(3);
 /// Maximum size of the answer in bytes, more than any probe of these services sends.
 const MAX_ANSWER: usize = 4096;
 
+/// The page that is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Page {
+    /// `/readyz`: the service can do its work now.
+    Readiness,
+    /// `/startupz`: the service could do its work at least once.
+    Startup,
+}
+
+impl Page {
+    fn path(self) -> &'static str {
+        match self {
+            Self::Readiness => "/readyz",
+            Self::Startup => "/startupz",
+        }
+    }
+
+    fn affirmative(self) -> &'static str {
+        match self {
+            Self::Readiness => "ready",
+            Self::Startup => "started",
+        }
+    }
+}
+
 /// The reason for which a service does not count as ready.
 #[derive(Debug, thiserror::Error)]
 pub enum NotReady {
@@ -39,9 +64,9 @@ pub enum NotReady {
     Reported(String),
 }
 
-/// Reads `/readyz` on `metrics_listen`, the address in the service's settings, and prints the result. Returns exit code 0
-/// when the service is ready, else 1.
-pub fn run(metrics_listen: &str) -> ExitCode {
+/// Reads `page` on `metrics_listen`, the address in the service's settings, and prints the result. Returns exit code 0
+/// when the page says yes, else 1.
+pub fn run(metrics_listen: &str, page: Page) -> ExitCode {
     let Ok(listen) = metrics_listen.parse() else {
         return startup::fail(
             EXIT_USAGE,
@@ -50,13 +75,13 @@ pub fn run(metrics_listen: &str) -> ExitCode {
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let readiness = match runtime {
-        Ok(runtime) => runtime.block_on(check(listen, TIMEOUT)),
+        Ok(runtime) => runtime.block_on(check_page(listen, page, TIMEOUT)),
         Err(error) => return startup::fail(1, chain(&error)),
     };
     match readiness {
         Ok(()) => {
             // Standard output may be closed; the exit code is what counts.
-            drop(writeln!(io::stdout(), "ready"));
+            drop(writeln!(io::stdout(), "{}", page.affirmative()));
             ExitCode::SUCCESS
         }
         Err(error) => startup::fail(1, chain(&error)),
@@ -65,13 +90,17 @@ pub fn run(metrics_listen: &str) -> ExitCode {
 
 /// Succeeds when the service whose probes listen on `listen` answers within `timeout` that it is ready.
 pub async fn check(listen: SocketAddr, timeout: Duration) -> Result<(), NotReady> {
+    check_page(listen, Page::Readiness, timeout).await
+}
+
+async fn check_page(listen: SocketAddr, page: Page, timeout: Duration) -> Result<(), NotReady> {
     let address = reachable(listen);
-    time::timeout(timeout, readyz(address))
+    time::timeout(timeout, read(address, page))
         .await
         .unwrap_or(Err(NotReady::Timeout(address)))
 }
 
-async fn readyz(address: SocketAddr) -> Result<(), NotReady> {
+async fn read(address: SocketAddr, page: Page) -> Result<(), NotReady> {
     let not_http = |error| NotReady::NotHttp(address, error);
     let stream = TcpStream::connect(address)
         .await
@@ -79,7 +108,7 @@ async fn readyz(address: SocketAddr) -> Result<(), NotReady> {
     let (mut probe, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(not_http)?;
     tokio::spawn(connection);
     let mut request = Request::new(Empty::<Bytes>::new());
-    *request.uri_mut() = http::Uri::from_static("/readyz");
+    *request.uri_mut() = http::Uri::from_static(page.path());
     let host = header::HeaderValue::try_from(address.to_string());
     request.headers_mut().insert(
         header::HOST,
@@ -123,11 +152,20 @@ mod tests {
     use crate::probe::{self, Probes};
 
     async fn probes(listen: &str, ready: Result<(), &'static str>) -> SocketAddr {
+        probes_while_starting(listen, ready, Ok(())).await
+    }
+
+    async fn probes_while_starting(
+        listen: &str,
+        ready: Result<(), &'static str>,
+        started: Result<(), &'static str>,
+    ) -> SocketAddr {
         let listener = TcpListener::bind(listen).await.unwrap();
         let address = listener.local_addr().unwrap();
         let probes = Probes {
             metrics: Arc::new(Registry::default()),
             ready: Arc::new(move || ready.map_err(Into::into)),
+            started: Some(Arc::new(move || started.map_err(Into::into))),
         };
         tokio::spawn(probe::serve(listener, probes, CancellationToken::new()));
         address
@@ -146,6 +184,17 @@ mod tests {
         let address = probes("127.0.0.1:0", Err("the vault does not answer")).await;
         let why = check(address, TIMEOUT).await.unwrap_err();
         assert_eq!(why.to_string(), "not ready: the vault does not answer");
+    }
+
+    #[tokio::test]
+    async fn the_startup_page_is_another_one_than_readiness() {
+        let starting = probes_while_starting("127.0.0.1:0", Ok(()), Err("a server cannot be used yet")).await;
+        assert!(check_page(starting, Page::Readiness, TIMEOUT).await.is_ok());
+        let why = check_page(starting, Page::Startup, TIMEOUT).await.unwrap_err();
+        assert_eq!(why.to_string(), "not started: a server cannot be used yet");
+        let started = probes_while_starting("127.0.0.1:0", Err("the vault is away"), Ok(())).await;
+        assert!(check_page(started, Page::Startup, TIMEOUT).await.is_ok());
+        assert!(check_page(started, Page::Readiness, TIMEOUT).await.is_err());
     }
 
     #[tokio::test]

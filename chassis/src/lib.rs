@@ -33,6 +33,7 @@ pub mod signal;
 pub mod startup;
 pub mod telemetry;
 pub mod tls;
+pub mod unix_socket;
 mod until_shutdown;
 pub mod unwritten_bytes;
 pub mod worker_threads;

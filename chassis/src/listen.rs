@@ -26,7 +26,7 @@ const MAX_HANDSHAKES: usize = 1024;
 
 /// Length of the kernel's queue of connections that wait to be accepted; `net.core.somaxconn` may reduce it. A client that
 /// finds the queue full tries again after a second.
-const BACKLOG: u32 = 4096;
+pub(crate) const BACKLOG: u32 = 4096;
 
 /// Listens on `address`. `tcp_timeout` is the timeout of each accepted connection. The error names the address and, for
 /// the usual causes, the remedy.
@@ -73,13 +73,41 @@ pub fn handshake_slots() -> Slots {
     Slots::new("handshake", MAX_HANDSHAKES, Eviction::OldestIdle)
 }
 
+/// A socket that accepts connections.
+pub trait Listener {
+    /// An accepted connection.
+    type Stream;
+    /// The facts about the peer that the system knows.
+    type Peer;
+    /// Accepts the next connection.
+    fn accept(&self) -> impl Future<Output = io::Result<(Self::Stream, Self::Peer)>> + Send;
+    /// Returns the holder that a connection of `peer` counts for.
+    fn holder(peer: &Self::Peer) -> Holder;
+}
+
+impl Listener for TcpListener {
+    type Stream = TcpStream;
+    type Peer = SocketAddr;
+
+    async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        let (stream, peer) = self.accept().await?;
+        // Fails only for a connection that is already closed.
+        let _ = stream.set_nodelay(true);
+        Ok((stream, peer))
+    }
+
+    fn holder(peer: &SocketAddr) -> Holder {
+        Holder::network(*peer)
+    }
+}
+
 /// Accepts connections until `shutdown` and gives each to `serve` with one of `slots`, which count by the peer's
-/// network. While no slot is free, further connections wait in the kernel's queue.
-pub async fn accept(
-    listener: TcpListener,
+/// network or user. While no slot is free, further connections wait in the kernel's queue.
+pub async fn accept<L: Listener>(
+    listener: L,
     slots: Slots,
     shutdown: CancellationToken,
-    mut serve: impl FnMut(TcpStream, SocketAddr, Slot),
+    mut serve: impl FnMut(L::Stream, L::Peer, Slot),
 ) {
     loop {
         let Some(accepted) = shutdown.run_until_cancelled(listener.accept()).await else {
@@ -87,12 +115,10 @@ pub async fn accept(
         };
         match accepted {
             Ok((stream, peer)) => {
-                let slot = slots.take(Holder::network(peer));
+                let slot = slots.take(L::holder(&peer));
                 let Some(slot) = shutdown.run_until_cancelled(slot).await else {
                     return;
                 };
-                // Fails only for a connection that is already closed.
-                let _ = stream.set_nodelay(true);
                 serve(stream, peer, slot);
             }
             Err(error) => {

@@ -1,4 +1,4 @@
-//! The probes `/livez`, `/readyz` and `/metrics`, over plain HTTP so that kubelets and Prometheus reach them.
+//! The probes `/livez`, `/readyz`, `/startupz` and `/metrics`, over plain HTTP so that kubelets and Prometheus reach them.
 
 use std::{borrow::Cow, convert::Infallible, net::IpAddr, sync::Arc, time::Duration};
 
@@ -37,6 +37,8 @@ pub struct Probes {
     pub metrics: Arc<Registry>,
     /// Readiness for `/readyz`.
     pub ready: Readiness,
+    /// The reason for `/startupz` for which the start is not complete. A service without it has no such page.
+    pub started: Option<Readiness>,
 }
 
 /// Serves until `shutdown` is cancelled.
@@ -83,14 +85,16 @@ impl Probes {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             return text(StatusCode::METHOD_NOT_ALLOWED, "GET only\n");
         }
-        match request.uri().path() {
-            "/livez" => text(StatusCode::OK, "ok\n"),
-            "/readyz" => match (self.ready)() {
-                Ok(()) => text(StatusCode::OK, "ok\n"),
-                Err(why) => text(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}\n")),
-            },
-            "/metrics" => self.metrics(),
-            _ => text(StatusCode::NOT_FOUND, "there are /livez, /readyz and /metrics\n"),
+        match (request.uri().path(), &self.started) {
+            ("/livez", _) => text(StatusCode::OK, "ok\n"),
+            ("/readyz", _) => probe(&self.ready, "not ready"),
+            ("/startupz", Some(started)) => probe(started, "not started"),
+            ("/metrics", _) => self.metrics(),
+            (_, Some(_)) => text(
+                StatusCode::NOT_FOUND,
+                "there are /livez, /readyz, /startupz and /metrics\n",
+            ),
+            (_, None) => text(StatusCode::NOT_FOUND, "there are /livez, /readyz and /metrics\n"),
         }
     }
 
@@ -108,6 +112,13 @@ impl Probes {
             http::HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8"),
         );
         response
+    }
+}
+
+fn probe(state: &Readiness, negative: &str) -> Response<Full<Bytes>> {
+    match state() {
+        Ok(()) => text(StatusCode::OK, "ok\n"),
+        Err(why) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{negative}: {why}\n")),
     }
 }
 

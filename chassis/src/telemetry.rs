@@ -26,6 +26,8 @@ pub mod field {
     pub const METHOD: &str = "method";
     /// Principal of the caller.
     pub const PRINCIPAL: &str = "principal";
+    /// Principal, or user of this machine, that makes a call of the data plane.
+    pub const CALLER: &str = "caller";
     /// gRPC code of the answer.
     pub const CODE: &str = "code";
     /// Message of a refusal.

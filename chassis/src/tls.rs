@@ -195,17 +195,20 @@ fn is_development(der: &[u8]) -> bool {
 /// Returns the configuration of a gRPC listener. Clients may come without a certificate, because health checks accept
 /// anyone, but a certificate that a client presents must verify. Without `clients`, no client is asked for a certificate.
 pub fn grpc_server(identity: Identity, clients: Option<&Authorities>) -> Result<Arc<ServerConfig>, TlsError> {
-    let verifier = match clients {
-        Some(clients) => client_verifier(clients, ClientCertVerifierBuilder::allow_unauthenticated)?,
-        None => WebPkiClientVerifier::no_client_auth(),
-    };
-    server_of_clients(identity, verifier, b"h2")
+    server_of_clients(identity, optional_certificates(clients)?, &[b"h2"])
 }
 
 /// Returns the configuration of a listener for browsers: HTTP/1.1, and every client must present a certificate that verifies.
 pub fn browser_server(identity: Identity, clients: &Authorities) -> Result<Arc<ServerConfig>, TlsError> {
     let verifier = client_verifier(clients, |required| required)?;
-    server_of_clients(identity, verifier, b"http/1.1")
+    server_of_clients(identity, verifier, &[b"http/1.1"])
+}
+
+fn optional_certificates(clients: Option<&Authorities>) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+    match clients {
+        Some(clients) => client_verifier(clients, ClientCertVerifierBuilder::allow_unauthenticated),
+        None => Ok(WebPkiClientVerifier::no_client_auth()),
+    }
 }
 
 fn client_verifier(
@@ -222,7 +225,7 @@ fn client_verifier(
 fn server_of_clients(
     identity: Identity,
     verifier: Arc<dyn ClientCertVerifier>,
-    protocol: &[u8],
+    protocols: &[&[u8]],
 ) -> Result<Arc<ServerConfig>, TlsError> {
     let unusable = identity.unusable();
     let mut config = ServerConfig::builder_with_provider(provider())
@@ -233,23 +236,14 @@ fn server_of_clients(
                 .with_single_cert(identity.chain, identity.key)
         })
         .map_err(unusable)?;
-    config.alpn_protocols = vec![protocol.to_vec()];
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
     Ok(Arc::new(without_resumption(config)))
 }
 
-/// Returns the configuration of the data plane: HTTP/2 and HTTP/1.1, without client certificates.
-pub fn http_server(identity: Identity) -> Result<Arc<ServerConfig>, TlsError> {
-    let unusable = identity.unusable();
-    let mut config = ServerConfig::builder_with_provider(provider())
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .and_then(|config| {
-            config
-                .with_no_client_auth()
-                .with_single_cert(identity.chain, identity.key)
-        })
-        .map_err(unusable)?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(Arc::new(without_resumption(config)))
+/// Returns the configuration of the data plane: HTTP/2 and HTTP/1.1. With `clients`, a client may present a certificate, which
+/// must then verify; clients without one may identify themselves in each request.
+pub fn http_server(identity: Identity, clients: Option<&Authorities>) -> Result<Arc<ServerConfig>, TlsError> {
+    server_of_clients(identity, optional_certificates(clients)?, &[b"h2", b"http/1.1"])
 }
 
 fn without_resumption(mut config: ServerConfig) -> ServerConfig {

@@ -1,9 +1,12 @@
 //! Worker threads that serve connections. Each thread runs a single-threaded runtime and serves its own connections, so
 //! a connection never needs another thread to be woken.
+//!
+//! The runtime that accepts a connection detaches it ([`Detached`]), and the worker's runtime attaches it.
 
 use std::{
     io, net,
     num::NonZero,
+    os::unix,
     sync::{
         Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicUsize, Ordering},
@@ -17,7 +20,7 @@ use prometheus_client::{
     metrics::gauge::ConstGauge,
 };
 use tokio::{
-    net::TcpStream,
+    net::{TcpStream, UnixStream},
     runtime::{self, Handle},
     sync::{mpsc, oneshot},
 };
@@ -53,30 +56,64 @@ impl Collector for TaskMetrics {
     }
 }
 
-/// A connection on its way to a worker thread, with further data about it.
-pub struct AcceptedConnection<T> {
-    stream: net::TcpStream,
-    data: T,
+/// A stream that can leave the runtime in which it was made.
+pub trait MovableStream: Sized {
+    /// The stream outside of any runtime.
+    type Std: Send;
+    /// Takes the stream out of its runtime.
+    fn into_std(self) -> io::Result<Self::Std>;
+    /// Registers the stream with the runtime of the current thread.
+    fn from_std(stream: Self::Std) -> io::Result<Self>;
 }
 
-impl<T> AcceptedConnection<T> {
-    /// Registers the connection with the runtime of the current thread. Returns `None` and logs the error when that
-    /// fails.
-    pub fn open(self) -> Option<(TcpStream, T)> {
-        let stream = TcpStream::from_std(self.stream)
-            .inspect_err(|error| tracing::warn!(%error, "connection not taken over"));
-        Some((stream.ok()?, self.data))
+impl MovableStream for TcpStream {
+    type Std = net::TcpStream;
+    fn into_std(self) -> io::Result<Self::Std> {
+        TcpStream::into_std(self)
+    }
+    fn from_std(stream: Self::Std) -> io::Result<Self> {
+        TcpStream::from_std(stream)
     }
 }
 
-/// Running worker threads, which get connections in turn.
-pub struct WorkerThreads<T, R> {
-    workers: Vec<Worker<T, R>>,
+impl MovableStream for UnixStream {
+    type Std = unix::net::UnixStream;
+    fn into_std(self) -> io::Result<Self::Std> {
+        UnixStream::into_std(self)
+    }
+    fn from_std(stream: Self::Std) -> io::Result<Self> {
+        UnixStream::from_std(stream)
+    }
+}
+
+/// A stream on its way to a worker thread.
+pub struct Detached<S: MovableStream>(S::Std);
+
+impl<S: MovableStream> Detached<S> {
+    /// Takes `stream` out of the current runtime. Returns `None` and logs the error when that fails.
+    pub fn new(stream: S) -> Option<Self> {
+        let stream = stream
+            .into_std()
+            .inspect_err(|error| tracing::warn!(%error, "connection not handed over"));
+        stream.ok().map(Self)
+    }
+
+    /// Registers the stream with the runtime of the current thread. Returns `None` and logs the error when that fails.
+    pub fn attach(self) -> Option<S> {
+        let stream =
+            S::from_std(self.0).inspect_err(|error| tracing::warn!(%error, "connection not taken over"));
+        stream.ok()
+    }
+}
+
+/// Running worker threads, which get connections of type `C` in turn.
+pub struct WorkerThreads<C, R> {
+    workers: Vec<Worker<C, R>>,
     next: AtomicUsize,
 }
 
-struct Worker<T, R> {
-    connections: mpsc::UnboundedSender<AcceptedConnection<T>>,
+struct Worker<C, R> {
+    connections: mpsc::UnboundedSender<C>,
     result: oneshot::Receiver<R>,
 }
 
@@ -102,11 +139,11 @@ impl ThreadCount {
 }
 
 /// Starts one worker thread for each element of `serve`, a function that serves the connections it receives.
-pub fn start<T, R, F, S>(serve: impl IntoIterator<Item = S>) -> io::Result<WorkerThreads<T, R>>
+pub fn start<C, R, F, S>(serve: impl IntoIterator<Item = S>) -> io::Result<WorkerThreads<C, R>>
 where
-    T: Send + 'static,
+    C: Send + 'static,
     R: Send + 'static,
-    S: FnOnce(mpsc::UnboundedReceiver<AcceptedConnection<T>>) -> F + Send + 'static,
+    S: FnOnce(mpsc::UnboundedReceiver<C>) -> F + Send + 'static,
     F: Future<Output = R>,
 {
     let workers = serve.into_iter().enumerate().map(|(number, serve)| {
@@ -134,18 +171,14 @@ where
     })
 }
 
-impl<T, R> WorkerThreads<T, R> {
+impl<C, R> WorkerThreads<C, R> {
     /// Sends a connection to the next worker thread.
-    pub fn dispatch(&self, stream: TcpStream, data: T) {
+    pub fn dispatch(&self, connection: C) {
         let next = self.next.fetch_add(1, Ordering::Relaxed) % self.workers.len().max(1);
-        let stream = match stream.into_std() {
-            Ok(stream) => stream,
-            Err(error) => return tracing::warn!(%error, "connection not handed over"),
-        };
         let sent = self
             .workers
             .get(next)
-            .map(|worker| worker.connections.send(AcceptedConnection { stream, data }));
+            .map(|worker| worker.connections.send(connection));
         if !matches!(sent, Some(Ok(()))) {
             tracing::error!(
                 worker = next,

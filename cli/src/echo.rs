@@ -75,7 +75,7 @@ impl EchoArgs {
         let (cert, key) = (settings::path(&self.tls_cert), settings::path(&self.tls_key));
         let tls = (cert.is_some() || key.is_some()).then(|| {
             let identity = problems.identity(("--tls-cert", cert), ("--tls-key", key))?;
-            problems.take("--tls-cert", tls::http_server(identity))
+            problems.take("--tls-cert", tls::http_server(identity, None))
         });
         problems.finish(listen.map(|listen| Echo {
             listen,

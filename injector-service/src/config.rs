@@ -1,5 +1,7 @@
 //! The command line and the settings of `injector-service`.
 
+mod callers;
+
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use chassis::{
@@ -10,18 +12,21 @@ use chassis::{
     jwt::{Issuers, TokenFile},
     settings::{self, Problems},
     telemetry::chain,
-    tls,
+    tls::{self, Authorities},
 };
 use clap::{Args, Parser, Subcommand};
 use proto::{Principal, ServerName, WorkspaceName};
 
 use crate::{
+    callers::Callers,
     catalog::Catalog,
     limits::{LimitSettings, Limits},
     proxy::{Hosts, ListenerRoute},
     resolve::{InjectorIdentity, VaultCredentials},
     upstream,
 };
+
+pub use callers::CallerArgs;
 
 /// The prefix of all environment variables of this service.
 pub const ENVIRONMENT: &str = "AEROSTACK_INJECTOR_";
@@ -44,6 +49,9 @@ pub enum Command {
         /// Address of its /readyz
         #[arg(long, default_value = "127.0.0.1:9052", value_name = "ADDRESS")]
         metrics_listen: String,
+        /// Ask /startupz instead: whether the secrets of every server could be decrypted since the start
+        #[arg(long)]
+        startup: bool,
     },
 }
 
@@ -59,13 +67,17 @@ pub struct Settings {
     /// Address of the gRPC listener (TLS 1.3)
     #[arg(long, default_value = "127.0.0.1:7151", value_name = "ADDRESS")]
     pub listen: String,
-    /// Address of the data plane (HTTP/1.1 and HTTP/2)
+    /// Do not serve gRPC: servers are changed in their file only, and --listen, the TLS of gRPC and the roles are not used
+    #[arg(long)]
+    pub no_admin: bool,
+    /// Address of the data plane (HTTP/1.1 and HTTP/2); `none` leaves only the Unix socket of --listen-unix and the
+    /// listeners of --listen-server
     #[arg(long, default_value = "127.0.0.1:7100", value_name = "ADDRESS")]
     pub data_plane_listen: String,
     /// A further listener that leads to one server alone: ADDRESS=WORKSPACE/SERVER
     #[arg(long, value_delimiter = ';', value_name = "ADDRESS=SERVER")]
     pub listen_server: Vec<String>,
-    /// Address of /metrics, /livez and /readyz (plain HTTP)
+    /// Address of /metrics, /livez, /readyz and /startupz (plain HTTP)
     #[arg(long, default_value = "127.0.0.1:9052", value_name = "ADDRESS")]
     pub metrics_listen: String,
     /// YAML file with the servers; read again when it changes. Missing is empty; without write permission, servers
@@ -110,6 +122,8 @@ pub struct Settings {
     /// Serve the data plane in cleartext on an address that other machines reach
     #[arg(long)]
     pub data_plane_insecure_plaintext: bool,
+    #[command(flatten)]
+    pub callers: CallerArgs,
     /// A further host name under which the data plane answers
     #[arg(long, value_delimiter = ';', value_name = "NAME")]
     pub host: Vec<String>,
@@ -133,9 +147,12 @@ pub struct Settings {
 
 /// The settings after [`Settings::check`].
 pub struct Config {
-    /// Address of the gRPC listener.
-    pub listen: SocketAddr,
-    pub data_plane_listen: SocketAddr,
+    /// The gRPC listener; `None` with `--no-admin`.
+    pub admin: Option<AdminConfig>,
+    /// `None` when the data plane has no listener that leads to every server but the Unix socket.
+    pub data_plane_listen: Option<SocketAddr>,
+    /// Path of the data plane's Unix socket.
+    pub listen_unix: Option<PathBuf>,
     /// Listeners of the data plane that lead to one server each.
     pub listen_server: Vec<(SocketAddr, ListenerRoute)>,
     /// Address of `/metrics`, `/livez` and `/readyz`.
@@ -147,11 +164,9 @@ pub struct Config {
     pub vault_credentials: VaultCredentials,
     /// The certificates that this injector presents, for the metrics of their expiry.
     pub certificates: OwnCertificates,
-    /// TLS of the gRPC listener.
-    pub tls: Arc<rustls::ServerConfig>,
-    /// The issuers whose tokens identify clients.
+    pub callers: Callers,
+    /// The issuers whose tokens identify clients and callers.
     pub issuers: Issuers,
-    pub policy: Arc<Policy>,
     /// TLS of the data plane; `None` for cleartext.
     pub data_plane_tls: Option<Arc<rustls::ServerConfig>>,
     pub hosts: Hosts,
@@ -160,9 +175,16 @@ pub struct Config {
     pub limits: Limits,
     /// Requires every secret of every server.
     pub require_all_secrets: bool,
-    pub reflection: bool,
     /// Time for running calls to finish after a signal to stop.
     pub shutdown_grace: Duration,
+}
+
+/// The settings of the gRPC listener.
+pub struct AdminConfig {
+    pub listen: SocketAddr,
+    pub tls: Arc<rustls::ServerConfig>,
+    pub policy: Arc<Policy>,
+    pub reflection: bool,
 }
 
 impl Settings {
@@ -170,8 +192,7 @@ impl Settings {
     pub fn check(self) -> Result<Config, Problems> {
         let mut problems = Problems::default();
         let p = &mut problems;
-        let listen = p.address("--listen", &self.listen);
-        let data_plane_listen = p.address("--data-plane-listen", &self.data_plane_listen);
+        let data_plane_listen = self.data_plane_listen(p);
         let listen_server = self.listen_server(p);
         let metrics_listen = p.address("--metrics-listen", &self.metrics_listen);
         let servers = p
@@ -180,13 +201,21 @@ impl Settings {
         let catalog = self.catalog(p);
         let vault = p.parse("--vault", &self.vault);
         let vault_tls = self.vault_tls(p);
-        let identity = self.tls.identity(p);
         let issuers = self.jwt.check(p).unwrap_or_default();
-        let tls = self.tls.server_config(p, identity, listen, &issuers);
-        let bindings = self.roles.check(p, &issuers);
-        let policy = p.policy("--admin", bindings);
-        let data_plane_tls = self.data_plane_tls(p, data_plane_listen, &listen_server);
-        let hosts = self.hosts(p, matches!(data_plane_tls, Some(Some(_))));
+        let admin = match self.no_admin {
+            true => Some(None),
+            false => self.admin(p, &issuers).map(Some),
+        };
+        let exposed = exposed(data_plane_listen.flatten(), &listen_server);
+        let callers = self
+            .callers
+            .check(p, &issuers, exposed, self.has_data_plane_tls());
+        let (callers, listen_unix, authorities) = match callers {
+            Some(checked) => (Some(checked.callers), checked.listen_unix, checked.authorities),
+            None => (None, None, None),
+        };
+        let data_plane_tls = self.data_plane_tls(p, exposed, authorities.as_ref());
+        let hosts = self.hosts(p);
         let upstream_roots = self.upstream_roots(p);
         let limits = self.limits.check(p);
         let shutdown_grace = self.process.shutdown_grace(p);
@@ -194,8 +223,9 @@ impl Settings {
         let config = (|| {
             let (vault_tls, vault_credentials) = vault_tls?;
             Some(Config {
-                listen: listen?,
+                admin: admin?,
                 data_plane_listen: data_plane_listen?,
+                listen_unix,
                 listen_server,
                 metrics_listen: metrics_listen?,
                 servers: servers?,
@@ -204,19 +234,52 @@ impl Settings {
                 vault_tls,
                 vault_credentials,
                 certificates,
-                tls: tls?,
+                callers: callers?,
                 issuers,
-                policy: Arc::new(policy?),
                 data_plane_tls: data_plane_tls?,
                 hosts: hosts?,
                 upstream_roots: Arc::new(upstream_roots?),
                 limits: limits?,
                 require_all_secrets: self.require_all_secrets,
-                reflection: !self.no_reflection,
                 shutdown_grace: shutdown_grace?,
             })
         })();
         problems.finish(config)
+    }
+
+    fn admin(&self, problems: &mut Problems, issuers: &Issuers) -> Option<AdminConfig> {
+        let listen = problems.address("--listen", &self.listen);
+        let identity = self.tls.identity(problems);
+        let tls = self.tls.server_config(problems, identity, listen, issuers);
+        let bindings = self.roles.check(problems, issuers);
+        let policy = problems.policy("--admin", bindings);
+        Some(AdminConfig {
+            listen: listen?,
+            tls: tls?,
+            policy: Arc::new(policy?),
+            reflection: !self.no_reflection,
+        })
+    }
+
+    #[expect(
+        clippy::option_option,
+        reason = "the outer option is None for a mistake in the settings, the inner one without a listener"
+    )]
+    fn data_plane_listen(&self, problems: &mut Problems) -> Option<Option<SocketAddr>> {
+        const SETTING: &str = "--data-plane-listen";
+        if self.data_plane_listen != "none" {
+            return problems.address(SETTING, &self.data_plane_listen).map(Some);
+        }
+        let is_reachable =
+            settings::path(&self.callers.listen_unix).is_some() || !self.listen_server.is_empty();
+        if !is_reachable {
+            problems.add(
+                SETTING,
+                "none: no program could call; give --listen-unix or --listen-server",
+            );
+            return None;
+        }
+        Some(None)
     }
 
     fn listen_server(&self, problems: &mut Problems) -> Vec<(SocketAddr, ListenerRoute)> {
@@ -296,22 +359,18 @@ impl Settings {
     fn data_plane_tls(
         &self,
         problems: &mut Problems,
-        shared: Option<SocketAddr>,
-        dedicated: &[(SocketAddr, ListenerRoute)],
+        exposed: Option<SocketAddr>,
+        callers: Option<&Authorities>,
     ) -> Option<Option<Arc<rustls::ServerConfig>>> {
-        let (cert, key) = (
-            settings::path(&self.data_plane_tls_cert),
-            settings::path(&self.data_plane_tls_key),
-        );
-        if cert.is_some() || key.is_some() {
-            let identity =
-                problems.identity(("--data-plane-tls-cert", cert), ("--data-plane-tls-key", key))?;
+        if self.has_data_plane_tls() {
+            let identity = problems.identity(
+                ("--data-plane-tls-cert", settings::path(&self.data_plane_tls_cert)),
+                ("--data-plane-tls-key", settings::path(&self.data_plane_tls_key)),
+            )?;
             return problems
-                .take("--data-plane-tls-cert", tls::http_server(identity))
+                .take("--data-plane-tls-cert", tls::http_server(identity, callers))
                 .map(Some);
         }
-        let mut addresses = shared.iter().chain(dedicated.iter().map(|(address, _)| address));
-        let exposed = addresses.find(|address| !address.ip().is_loopback());
         if let (Some(address), false) = (exposed, self.data_plane_insecure_plaintext) {
             problems.add(
                 "--data-plane-listen",
@@ -325,7 +384,12 @@ impl Settings {
         Some(None)
     }
 
-    fn hosts(&self, problems: &mut Problems, tls: bool) -> Option<Hosts> {
+    fn has_data_plane_tls(&self) -> bool {
+        let files = [&self.data_plane_tls_cert, &self.data_plane_tls_key];
+        files.into_iter().any(|file| settings::path(file).is_some())
+    }
+
+    fn hosts(&self, problems: &mut Problems) -> Option<Hosts> {
         let read = |problems: &mut Problems, setting: &str, text: &str| {
             let lower = text.to_ascii_lowercase();
             let named = Principal::parse(&format!("dns:{lower}")).map(|_| lower);
@@ -337,10 +401,14 @@ impl Settings {
             .filter_map(|name| read(problems, "--host", name))
             .collect();
         let suffix = read(problems, "--host-suffix", &self.host_suffix)?;
-        Some(Hosts {
-            names,
-            suffix,
-            scheme: if tls { "https" } else { "http" },
-        })
+        Some(Hosts { names, suffix })
     }
+}
+
+/// Returns an address of the data plane that other machines reach.
+fn exposed(shared: Option<SocketAddr>, dedicated: &[(SocketAddr, ListenerRoute)]) -> Option<SocketAddr> {
+    let mut addresses = shared
+        .into_iter()
+        .chain(dedicated.iter().map(|(address, _)| *address));
+    addresses.find(|address| !address.ip().is_loopback())
 }

@@ -1,15 +1,16 @@
 //! The data plane: worker threads that serve the connections of all its listeners.
 
-use std::{io, iter, sync::Arc};
+use std::{io, sync::Arc};
 
 use chassis::{
     channel::{self, ServiceAddress},
     connection_slots::{Eviction, Slots},
     keepalive::TcpTimeout,
     listen,
-    worker_threads::{self, AcceptedConnection, WorkerThreads},
+    unix_socket::UnixSocketListener,
+    worker_threads::{self, Detached, WorkerThreads},
 };
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
@@ -17,11 +18,19 @@ use crate::{
     RunError,
     config::Config,
     metrics::Metrics,
-    proxy::{BufferBudget, IncomingConnection, ListenerRoute, ListenerSettings, Proxy},
+    proxy::{
+        BufferBudget, CallSettings, IncomingConnection, IncomingTcp, ListenerRoute, ListenerSettings, Proxy,
+    },
     registry::Registry,
     resolve::{ConnectionFault, Resolver, VaultCondition, VaultDriver},
     upstream::DialContext,
 };
+
+/// The sockets on which programs call.
+pub(crate) struct DataPlaneListeners {
+    pub(crate) tcp: Vec<(TcpListener, ListenerRoute)>,
+    pub(crate) unix: Option<UnixSocketListener>,
+}
 
 /// Settings and state that the worker threads share.
 pub(crate) struct DataPlane<'r> {
@@ -53,15 +62,12 @@ impl DataPlane<'_> {
     pub(crate) fn start(
         self,
         resolvers: impl Iterator<Item = (Resolver, VaultDriver)>,
-        shared: TcpListener,
-        dedicated: Vec<(TcpListener, ListenerRoute)>,
+        listeners: DataPlaneListeners,
     ) -> io::Result<JoinHandle<Result<(), RunError>>> {
         let workers = resolvers.map(|(resolver, driver)| self.worker(resolver, driver));
         let workers = worker_threads::start(workers.map(|worker| move |accepted| worker.run(accepted)))?;
         Ok(tokio::spawn(serve(
-            iter::once((shared, ListenerRoute::Any))
-                .chain(dedicated)
-                .collect(),
+            listeners,
             workers,
             self.config.limits.max_connections,
             self.config.data_plane_tls.is_some(),
@@ -76,8 +82,11 @@ impl DataPlane<'_> {
                 self.registry.clone(),
                 resolver,
                 self.dial_context.clone(),
-                config.hosts.clone(),
-                config.limits.clone(),
+                CallSettings {
+                    hosts: config.hosts.clone(),
+                    callers: config.callers.clone(),
+                    limits: config.limits.clone(),
+                },
                 self.budget.clone(),
                 self.metrics.clone(),
             ),
@@ -96,10 +105,7 @@ impl DataPlane<'_> {
 }
 
 impl DataPlaneWorker {
-    async fn run(
-        self,
-        accepted: mpsc::UnboundedReceiver<AcceptedConnection<IncomingConnection>>,
-    ) -> Result<(), RunError> {
+    async fn run(self, accepted: mpsc::UnboundedReceiver<IncomingConnection>) -> Result<(), RunError> {
         let Self {
             proxy,
             driver,
@@ -123,38 +129,70 @@ impl DataPlaneWorker {
     }
 }
 
+/// The worker threads, which get the connections of all listeners.
+type Workers = WorkerThreads<IncomingConnection, Result<(), RunError>>;
+
 /// Hands the connections of all listeners to the worker threads, and then waits for these threads.
 async fn serve(
-    listeners: Vec<(TcpListener, ListenerRoute)>,
-    workers: WorkerThreads<IncomingConnection, Result<(), RunError>>,
+    listeners: DataPlaneListeners,
+    workers: Workers,
     max_connections: usize,
     tls: bool,
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
-    join_all(listeners.into_iter().map(|(listener, route)| {
-        let (workers, route) = (&workers, Arc::new(route));
-        let connections = Slots::new("data plane", max_connections, Eviction::OldestIdle);
-        // A TLS connection takes one of the `connections` after its handshake.
-        let first_slots = match tls {
-            true => listen::handshake_slots(),
-            false => connections.clone(),
-        };
-        listen::accept(
-            listener,
-            first_slots,
-            shutdown.clone(),
-            move |stream, peer, slot| {
-                let connection = IncomingConnection {
-                    peer,
-                    slot,
-                    connections: connections.clone(),
-                    route: route.clone(),
-                };
-                workers.dispatch(stream, connection);
-            },
-        )
-    }))
-    .await;
+    let DataPlaneListeners { tcp, unix } = listeners;
+    let slots = || Slots::new("data plane", max_connections, Eviction::OldestIdle);
+    let tcp = tcp
+        .into_iter()
+        .map(|(listener, route)| accept_tcp(listener, route, slots(), tls, &workers, shutdown.clone()));
+    let unix = async {
+        if let Some(listener) = unix {
+            accept_unix(listener, slots(), &workers, shutdown.clone()).await;
+        }
+    };
+    join(join_all(tcp), unix).await;
     let mut results = workers.join().await.into_iter();
     results.try_for_each(|result| result.unwrap_or(Err(RunError::ThreadEnded)))
+}
+
+async fn accept_tcp(
+    listener: TcpListener,
+    route: ListenerRoute,
+    connections: Slots,
+    tls: bool,
+    workers: &Workers,
+    shutdown: CancellationToken,
+) {
+    let route = Arc::new(route);
+    // A TLS connection takes one of the `connections` after its handshake.
+    let first_slots = match tls {
+        true => listen::handshake_slots(),
+        false => connections.clone(),
+    };
+    listen::accept(listener, first_slots, shutdown, |stream, peer, slot| {
+        if let Some(stream) = Detached::new(stream) {
+            workers.dispatch(IncomingConnection::Tcp(IncomingTcp {
+                stream,
+                peer,
+                slot,
+                connections: connections.clone(),
+                route: route.clone(),
+            }));
+        }
+    })
+    .await;
+}
+
+async fn accept_unix(
+    listener: UnixSocketListener,
+    connections: Slots,
+    workers: &Workers,
+    shutdown: CancellationToken,
+) {
+    listen::accept(listener, connections, shutdown, |stream, uid, slot| {
+        if let Some(stream) = Detached::new(stream) {
+            workers.dispatch(IncomingConnection::Unix(stream, uid, slot));
+        }
+    })
+    .await;
 }

@@ -2,8 +2,10 @@
 //! forwards it, and forgets them.
 
 mod address;
+mod admin;
 mod authz;
 mod body_calls;
+mod callers;
 mod catalog;
 pub mod config;
 mod data_plane;
@@ -25,52 +27,48 @@ mod run_error;
 mod same_place;
 pub mod scrub;
 mod service;
+mod startup_check;
 mod status;
 mod template;
 mod upstream;
 mod value_totals;
 
-use std::{io, sync::Arc, time::SystemTime};
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::SystemTime};
 
 use chassis::{
-    authz::AuthzLayer,
     expiry::OwnCertificates,
     grpc,
-    health::GrpcHealth,
     jwt::TokenExpiry,
     listen, probe, process_metrics,
     rpc_metrics::RpcMetrics,
     signal::ServiceSignals,
+    unix_socket::UnixSocketListener,
     worker_threads::{TaskMetrics, ThreadCount},
 };
 use prometheus_client::registry::Registry as MetricsRegistry;
-use proto::injector::v1::{
-    catalog_service_server::CatalogServiceServer, server_service_server::ServerServiceServer,
-};
 use tokio::{net::TcpListener, sync::Notify};
 use tokio_util::sync::CancellationToken;
-use tonic::{server::NamedService, service::Routes};
-use tower::Layer as _;
 
 use address::OwnListeners;
+use admin::AdminServices;
 use catalog::Catalog;
 use config::Config;
-use data_plane::DataPlane;
+use data_plane::{DataPlane, DataPlaneListeners};
 use metrics::Metrics;
 use proxy::{BufferBudget, ListenerRoute};
 use registry::Registry;
 use resolve::{Resolver, VaultCondition};
-use service::{CatalogEntries, Servers};
+use startup_check::{StartupCheck, StartupContext};
 use upstream::{DialContext, PingIntervals};
 
 pub use run_error::RunError;
 
-/// The largest gRPC message that a client may send, in bytes.
-const MAX_REQUEST: usize = 256 * 1024;
-
 pub struct Listeners {
-    pub grpc: TcpListener,
-    pub data_plane: TcpListener,
+    /// `None` with `--no-admin`.
+    pub grpc: Option<TcpListener>,
+    /// `None` with `--data-plane-listen none`.
+    pub data_plane: Option<TcpListener>,
+    pub unix: Option<UnixSocketListener>,
     /// The listeners of `--listen-server`, each of which leads to one server.
     pub dedicated: Vec<(TcpListener, ListenerRoute)>,
     pub metrics: TcpListener,
@@ -82,8 +80,17 @@ impl Listeners {
         let dedicated = config.listen_server.iter();
         let dedicated = dedicated.map(|(address, route)| Ok((bind(*address)?, route.clone())));
         Ok(Self {
-            grpc: bind(config.listen)?,
-            data_plane: bind(config.data_plane_listen)?,
+            grpc: config
+                .admin
+                .as_ref()
+                .map(|admin| bind(admin.listen))
+                .transpose()?,
+            data_plane: config.data_plane_listen.map(bind).transpose()?,
+            unix: config
+                .listen_unix
+                .as_deref()
+                .map(UnixSocketListener::bind)
+                .transpose()?,
             dedicated: dedicated.collect::<io::Result<_>>()?,
             metrics: bind(config.metrics_listen)?,
         })
@@ -91,9 +98,8 @@ impl Listeners {
 
     fn own(&self) -> OwnListeners {
         let dedicated = self.dedicated.iter().map(|(listener, _)| listener);
-        let all = [&self.grpc, &self.data_plane, &self.metrics]
-            .into_iter()
-            .chain(dedicated);
+        let shared = self.grpc.iter().chain(&self.data_plane);
+        let all = shared.chain([&self.metrics]).chain(dedicated);
         OwnListeners::new(all.filter_map(|listener| listener.local_addr().ok()))
     }
 }
@@ -102,6 +108,14 @@ impl Listeners {
 pub async fn run(config: Config, listeners: Listeners, signals: ServiceSignals) -> Result<(), RunError> {
     let ServiceSignals { shutdown, reload } = signals;
     let own = listeners.own();
+    let addresses = ListenerAddresses::of(&listeners);
+    let Listeners {
+        grpc,
+        data_plane,
+        unix,
+        dedicated,
+        metrics: probe_listener,
+    } = listeners;
     let registry = Registry::open(config.servers.clone(), own.clone(), config.limits.quota).await?;
     // The stream to the vault and the probes outlive the shutdown, because the last calls still need them.
     let after_calls = CancellationToken::new();
@@ -109,7 +123,10 @@ pub async fn run(config: Config, listeners: Listeners, signals: ServiceSignals) 
 
     let mut metrics_registry = MetricsRegistry::default();
     let metrics = register_metrics(&mut metrics_registry, &config, &registry);
-    let rpc_metrics = RpcMetrics::register(&mut metrics_registry, &authz::TABLE);
+    let rpc_metrics = config
+        .admin
+        .is_some()
+        .then(|| RpcMetrics::register(&mut metrics_registry, &authz::TABLE));
     let condition = VaultCondition::new(&config.vault, &config.vault_credentials);
     let new_resolver = |_| {
         Resolver::new(
@@ -125,29 +142,33 @@ pub async fn run(config: Config, listeners: Listeners, signals: ServiceSignals) 
         return Err(RunError::ThreadEnded);
     };
 
-    spawn_until(&shutdown, config.certificates.clone().watch());
-    spawn_until(&shutdown, config.issuers.clone().keep_fresh());
-    if let Some(file) = config.vault_credentials.token_file() {
-        // The last calls after the shutdown still need the token.
-        spawn_until(&after_calls, file.clone().watch());
-    }
+    follow_files(&config, &registry, reload, &shutdown, &after_calls);
+    let startup_check = StartupCheck::new();
     spawn_until(
         &shutdown,
-        reload_files(registry.clone(), config.catalog.clone(), reload),
+        startup_check.clone().run(StartupContext {
+            registry: registry.clone(),
+            resolver: resolver.clone(),
+            condition: condition.clone(),
+        }),
     );
-    tokio::spawn(registry.clone().watch(shutdown.clone()));
     let probes = probes(
         metrics_registry,
         &resolvers,
         &condition,
         &config.certificates,
+        startup_check,
         &shutdown,
     );
     let ready = probes.ready.clone();
-    tokio::spawn(probe::serve(listeners.metrics, probes, after_calls.clone()));
-    let addresses = (listeners.grpc.local_addr(), listeners.data_plane.local_addr());
+    tokio::spawn(probe::serve(probe_listener, probes, after_calls.clone()));
 
-    let data_plane = DataPlane {
+    let shared = data_plane.map(|listener| (listener, ListenerRoute::Any));
+    let listeners = DataPlaneListeners {
+        tcp: shared.into_iter().chain(dedicated).collect(),
+        unix,
+    };
+    let serving = DataPlane {
         config: &config,
         registry: &registry,
         metrics: &metrics,
@@ -163,32 +184,75 @@ pub async fn run(config: Config, listeners: Listeners, signals: ServiceSignals) 
         shutdown: &shutdown,
         after_calls,
     };
-    let data_plane = data_plane.start(
-        resolvers.into_iter().zip(drivers),
-        listeners.data_plane,
-        listeners.dedicated,
-    )?;
-
-    let health = GrpcHealth::start(ready, shutdown.clone()).await;
-    let routes = routes(&config, registry, resolver, &health).await?;
-    let authz = AuthzLayer::new(&authz::TABLE, config.policy);
-    let server = grpc::start(
-        config.tls,
-        rpc_metrics.layer(authz.layer(routes.prepare())),
-        authz,
-        config.issuers,
-        grpc::Options {
+    let data_plane = serving.start(resolvers.into_iter().zip(drivers), listeners)?;
+    addresses.log();
+    if let (Some(admin), Some(listener), Some(rpc_metrics)) = (config.admin, grpc, rpc_metrics) {
+        let services = AdminServices {
+            registry,
+            resolver,
+            catalog: config.catalog,
+            issuers: config.issuers,
+            ready,
+        };
+        let options = grpc::Options {
             threads: ThreadCount::One,
             ping: config.limits.keepalive.ping,
             grace: config.shutdown_grace,
-        },
-        shutdown,
-    )?;
-    if let (Ok(address), Ok(data_plane)) = addresses {
-        tracing::info!(%address, %data_plane, "injector-service is serving");
+        };
+        services
+            .serve(admin, listener, rpc_metrics, options, shutdown)
+            .await?;
     }
-    server.serve(listeners.grpc).await?;
     data_plane.await.unwrap_or(Err(RunError::ThreadEnded))
+}
+
+/// Reads the files and keys of the settings again when they change, until `shutdown`.
+fn follow_files(
+    config: &Config,
+    registry: &Registry,
+    reload: Arc<Notify>,
+    shutdown: &CancellationToken,
+    after_calls: &CancellationToken,
+) {
+    spawn_until(shutdown, config.certificates.clone().watch());
+    spawn_until(shutdown, config.issuers.clone().keep_fresh());
+    if let Some(file) = config.vault_credentials.token_file() {
+        // The last calls after the shutdown still need the token.
+        spawn_until(after_calls, file.clone().watch());
+    }
+    spawn_until(shutdown, config.callers.tokens.clone().watch());
+    tokio::spawn(registry.clone().watch(shutdown.clone()));
+    spawn_until(
+        shutdown,
+        reload_files(registry.clone(), config.catalog.clone(), reload),
+    );
+}
+
+/// The addresses in the log line of the start.
+struct ListenerAddresses {
+    grpc: Option<SocketAddr>,
+    data_plane: Option<SocketAddr>,
+    unix: Option<PathBuf>,
+}
+
+impl ListenerAddresses {
+    fn of(listeners: &Listeners) -> Self {
+        let address = |listener: &Option<TcpListener>| listener.as_ref()?.local_addr().ok();
+        Self {
+            grpc: address(&listeners.grpc),
+            data_plane: address(&listeners.data_plane),
+            unix: listeners.unix.as_ref().map(|unix| unix.path().to_owned()),
+        }
+    }
+
+    fn log(&self) {
+        tracing::info!(
+            address = self.grpc.map(display),
+            data_plane = self.data_plane.map(display),
+            unix = self.unix.as_ref().map(|path| display(path.display())),
+            "injector-service is serving"
+        );
+    }
 }
 
 fn spawn_until(shutdown: &CancellationToken, task: impl Future<Output = ()> + Send + 'static) {
@@ -206,29 +270,6 @@ fn register_metrics(into: &mut MetricsRegistry, config: &Config, registry: &Regi
         file: config.vault_credentials.token_file().cloned(),
     }));
     metrics
-}
-
-async fn routes(
-    config: &Config,
-    registry: Registry,
-    resolver: Resolver,
-    health: &GrpcHealth,
-) -> Result<Routes, RunError> {
-    let services = [
-        <ServerServiceServer<Servers> as NamedService>::NAME,
-        <CatalogServiceServer<CatalogEntries> as NamedService>::NAME,
-    ];
-    for service in services {
-        health.set(service, true).await;
-    }
-    let servers = ServerServiceServer::new(Servers::new(registry, resolver, config.catalog.clone()));
-    let catalog = CatalogServiceServer::new(CatalogEntries::new(config.catalog.clone()));
-    let mut routes = Routes::builder();
-    routes
-        .add_service(servers.max_decoding_message_size(MAX_REQUEST))
-        .add_service(catalog.max_decoding_message_size(MAX_REQUEST));
-    health.serve(&mut routes, config.reflection.then_some(services.as_slice()))?;
-    Ok(routes.routes())
 }
 
 /// Reads the servers file and the catalog again each time that `reload` is notified. Does not return.
@@ -253,6 +294,7 @@ fn probes(
     resolvers: &[Resolver],
     condition: &VaultCondition,
     certificates: &OwnCertificates,
+    startup_check: StartupCheck,
     shutdown: &CancellationToken,
 ) -> probe::Probes {
     let (resolvers, shutdown) = (resolvers.to_vec(), shutdown.clone());
@@ -270,5 +312,6 @@ fn probes(
                 Err(condition.problem().into())
             }
         }),
+        started: Some(Arc::new(move || startup_check.result())),
     }
 }

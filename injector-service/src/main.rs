@@ -2,7 +2,10 @@
 
 use std::process::ExitCode;
 
-use chassis::{healthcheck, settings, startup};
+use chassis::{
+    healthcheck::{self, Page},
+    settings, startup,
+};
 use injector_service::{
     Listeners,
     config::{Cli, Command, ENVIRONMENT, Settings},
@@ -18,9 +21,16 @@ static ALLOCATOR: ZeroAlloc<MiMalloc> = ZeroAlloc(MiMalloc);
 fn main() -> ExitCode {
     match startup::command_line(ENVIRONMENT) {
         Ok(Cli {
-            command: Some(Command::Healthcheck { metrics_listen }),
+            command:
+                Some(Command::Healthcheck {
+                    metrics_listen,
+                    startup,
+                }),
             ..
-        }) => healthcheck::run(&metrics_listen),
+        }) => {
+            let page = if startup { Page::Startup } else { Page::Readiness };
+            healthcheck::run(&metrics_listen, page)
+        }
         Ok(Cli {
             command: None,
             settings,

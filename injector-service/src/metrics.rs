@@ -87,7 +87,12 @@ impl Collector for ServerMetrics {
 
 impl ServerMetrics {
     fn encode_registry(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let RegistryStatus { servers, problem } = self.servers.status();
+        let RegistryStatus {
+            servers,
+            revision,
+            rejections,
+            problem,
+        } = self.servers.status();
         let gauges = [
             (
                 "aerostack_injector_servers",
@@ -104,7 +109,20 @@ impl ServerMetrics {
             let gauge = ConstGauge::new(value);
             gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
         }
-        Ok(())
+        let rejections = ConstCounter::new(rejections);
+        rejections.encode(encoder.encode_descriptor(
+            "aerostack_injector_servers_file_rejections",
+            "Contents of the servers file that were not used, because they were not valid",
+            None,
+            rejections.metric_type(),
+        )?)?;
+        let mut family = encoder.encode_descriptor(
+            "aerostack_injector_servers_file_revision",
+            "Always 1; the label names the content of the servers file that is in use",
+            None,
+            MetricType::Gauge,
+        )?;
+        ConstGauge::new(1).encode(family.encode_family(&[("revision", revision.as_str())])?)
     }
 }
 

@@ -45,7 +45,7 @@ impl TokenIssuer {
     /// Starts an issuer with the key `first`, whose certificate comes from `pki`.
     pub async fn start(pki: &Pki) -> Self {
         let Files { cert, key } = pki.principal("spiffe://test/issuer");
-        let config = tls::http_server(Identity::load(&cert, &key).unwrap()).unwrap();
+        let config = tls::http_server(Identity::load(&cert, &key).unwrap(), None).unwrap();
         let state = Arc::new(Mutex::new(IssuerState {
             keys: vec![("first".to_owned(), Arc::new(TestKey::rsa()))],
             is_down: false,

@@ -296,6 +296,7 @@ fn probes(
             };
             Err(problem.into())
         }),
+        started: None,
     }
 }
 

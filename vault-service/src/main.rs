@@ -9,7 +9,7 @@ use std::{
 };
 
 use chassis::{
-    healthcheck,
+    healthcheck::{self, Page},
     settings::{self, EXIT_USAGE},
     startup,
     telemetry::{self, LogFormat, chain},
@@ -35,7 +35,7 @@ fn main() -> ExitCode {
     match command {
         None => serve(settings),
         Some(Command::Keygen { path }) => keygen(&path),
-        Some(Command::Healthcheck { metrics_listen }) => healthcheck::run(&metrics_listen),
+        Some(Command::Healthcheck { metrics_listen }) => healthcheck::run(&metrics_listen, Page::Readiness),
         Some(Command::Backup { store, output, audit }) => audited(&audit, &store.data_dir, "backup", || {
             run_command(|| offline::back_up(&store, &output))
         }),

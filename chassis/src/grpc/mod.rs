@@ -27,7 +27,7 @@ use crate::{
     jwt::Issuers,
     keepalive::Ping,
     listen,
-    worker_threads::{self, ThreadCount, WorkerThreads},
+    worker_threads::{self, Detached, ThreadCount, WorkerThreads},
 };
 use admission::Admission;
 use connection::serve_connection;
@@ -61,9 +61,12 @@ pub enum ServeError {
     ThreadEnded,
 }
 
+/// A connection before its handshake, with the peer's address and its handshake slot.
+type AcceptedConnection = (Detached<TcpStream>, SocketAddr, Slot);
+
 /// A server whose worker threads run, and which accepts no connection yet.
 pub struct StartedServer {
-    workers: WorkerThreads<(SocketAddr, Slot), ()>,
+    workers: WorkerThreads<AcceptedConnection, ()>,
     shutdown: CancellationToken,
 }
 
@@ -102,7 +105,11 @@ impl StartedServer {
             listener,
             listen::handshake_slots(),
             shutdown,
-            |stream, peer, slot| workers.dispatch(stream, (peer, slot)),
+            |stream, peer, slot| {
+                if let Some(stream) = Detached::new(stream) {
+                    workers.dispatch((stream, peer, slot));
+                }
+            },
         )
         .await;
         let mut results = workers.join().await.into_iter();
@@ -125,12 +132,12 @@ impl<S: GrpcService> Server<S> {
     /// one was received.
     async fn serve_accepted(
         self,
-        mut accepted: mpsc::UnboundedReceiver<worker_threads::AcceptedConnection<(SocketAddr, Slot)>>,
+        mut accepted: mpsc::UnboundedReceiver<AcceptedConnection>,
         grace: Duration,
     ) {
         let connections = TaskTracker::new();
-        while let Some(accepted) = accepted.recv().await {
-            if let Some((stream, (address, slot))) = accepted.open() {
+        while let Some((stream, address, slot)) = accepted.recv().await {
+            if let Some(stream) = stream.attach() {
                 connections.spawn(self.clone().serve_stream(stream, address, slot));
             }
         }

@@ -25,6 +25,7 @@ async fn served() -> SocketAddr {
     let probes = Probes {
         metrics: Arc::new(metrics),
         ready: Arc::new(|| Ok(())),
+        started: None,
     };
     let listener = listen::bind("127.0.0.1:0".parse().unwrap(), TcpTimeout::default()).unwrap();
     let address = listener.local_addr().unwrap();

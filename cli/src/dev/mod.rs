@@ -184,11 +184,17 @@ impl BoundInjector {
 fn addresses(vault: &BoundVault, injector: &BoundInjector) -> Result<Addresses, DevError> {
     Ok(Addresses {
         vault: address(&vault.listeners.grpc)?,
-        injector: address(&injector.listeners.grpc)?,
-        data_plane: address(&injector.listeners.data_plane)?,
+        injector: address(bound(&injector.listeners.grpc))?,
+        data_plane: address(bound(&injector.listeners.data_plane))?,
         vault_metrics: address(&vault.listeners.metrics)?,
         injector_metrics: address(&injector.listeners.metrics)?,
     })
+}
+
+fn bound(listener: &Option<TcpListener>) -> &TcpListener {
+    listener
+        .as_ref()
+        .expect("the settings of `aerostack dev` leave out no listener")
 }
 
 fn address(listener: &TcpListener) -> Result<SocketAddr, DevError> {

@@ -46,6 +46,7 @@ pub(super) fn of_injector(
     let pki = &directory.pki;
     injector_service::config::Settings {
         listen: args.injector_addr.to_string(),
+        no_admin: false,
         data_plane_listen: args.data_plane_addr.to_string(),
         listen_server: Vec::new(),
         metrics_listen: probe_address(args.injector_addr, 9052),
@@ -63,6 +64,7 @@ pub(super) fn of_injector(
         data_plane_tls_cert: None,
         data_plane_tls_key: None,
         data_plane_insecure_plaintext: false,
+        callers: injector_service::config::CallerArgs::default(),
         host: Vec::new(),
         host_suffix: "localhost".to_owned(),
         upstream_ca: Vec::new(),

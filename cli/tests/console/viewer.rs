@@ -51,7 +51,7 @@ pub(crate) async fn serve_injector(dev: &Dev, viewer: &str) -> SocketAddr {
         .check()
         .unwrap_or_else(|problems| panic!("{problems}"));
     let listeners = Listeners::bind(&config).await.unwrap();
-    let address = listeners.grpc.local_addr().unwrap();
+    let address = listeners.grpc.as_ref().unwrap().local_addr().unwrap();
     tokio::spawn(injector_service::run(
         config,
         listeners,

@@ -7,6 +7,7 @@ use http::{Method, StatusCode};
 use proto::{CallId, Refusal};
 
 use crate::{
+    callers::CallerName,
     inject::ResolvedSecrets,
     metrics::Metrics,
     placement::{Injection, NamedSecret, Placement, distinct_secrets},
@@ -20,6 +21,8 @@ pub(super) struct CallRecord {
     pub(super) call_id: CallId,
     /// The origin of the web page that calls, when the server allows it.
     pub(super) page: Option<String>,
+    /// `None` when the settings do not ask who calls, and before the caller is known.
+    caller: Option<CallerName>,
     started: Instant,
     method: Method,
     entry: Option<Arc<Entry>>,
@@ -56,6 +59,7 @@ impl CallRecord {
         Self {
             call_id: CallId::generate(),
             page: None,
+            caller: None,
             started: Instant::now(),
             method,
             entry: None,
@@ -66,6 +70,10 @@ impl CallRecord {
             unsent: SecretList::default(),
             retries: 0,
         }
+    }
+
+    pub(super) fn set_caller(&mut self, caller: Option<CallerName>) {
+        self.caller = caller;
     }
 
     pub(super) fn set_server(&mut self, entry: &Arc<Entry>) {
@@ -155,6 +163,7 @@ impl CallRecord {
         tracing::info!(
             { field::WORKSPACE } = workspace,
             { field::SERVER } = server,
+            { field::CALLER } = self.caller.as_ref().map(tracing::field::display),
             method = self.method.as_str(),
             injected = injected.text,
             missing = self.missing.text,
@@ -174,6 +183,7 @@ impl CallRecord {
         tracing::info!(
             { field::WORKSPACE } = workspace,
             { field::SERVER } = server,
+            { field::CALLER } = self.caller.as_ref().map(tracing::field::display),
             method = self.method.as_str(),
             { field::MS } = telemetry::ms(self.started),
             { field::CALL_ID } = self.call_id.as_str(),
@@ -190,6 +200,7 @@ impl CallRecord {
         tracing::warn!(
             { field::WORKSPACE } = workspace,
             { field::SERVER } = server,
+            { field::CALLER } = self.caller.as_ref().map(tracing::field::display),
             method = self.method.as_str(),
             { field::REASON } = refusal.reason.name(),
             { field::DETAIL } = refusal.message,

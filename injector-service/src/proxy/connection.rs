@@ -12,8 +12,9 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    ListenerRoute, Proxy,
+    Proxy,
     delayed_error::DelayedErrorBody,
+    downstream::Downstream,
     http_server::{self, LIBRARY_LIMITS},
     request_head::HeadCheckingStream,
     upgrade::ConnectionUpgrade,
@@ -25,7 +26,7 @@ const EVICTION_GRACE: Duration = Duration::from_millis(100);
 
 pub(super) struct Connection {
     proxy: Arc<Proxy>,
-    route: Arc<ListenerRoute>,
+    downstream: Arc<Downstream>,
     watchdog: Arc<Watchdog>,
     upgrade: ConnectionUpgrade,
     shutdown: CancellationToken,
@@ -35,7 +36,7 @@ impl Connection {
     /// Serves the connection until it ends, or until `grace` after the shutdown began.
     pub(super) async fn serve(
         proxy: Arc<Proxy>,
-        route: Arc<ListenerRoute>,
+        downstream: Downstream,
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
         slot: Slot,
         shutdown: CancellationToken,
@@ -45,7 +46,7 @@ impl Connection {
         let watchdog = Watchdog::new(slot);
         let connection = Self {
             proxy,
-            route,
+            downstream: Arc::new(downstream),
             upgrade: ConnectionUpgrade::new(watchdog.clone()),
             watchdog,
             shutdown,
@@ -76,20 +77,20 @@ impl Connection {
     ) -> ControlFlow<()> {
         let Self {
             proxy,
-            route,
+            downstream,
             watchdog,
             upgrade,
             shutdown,
         } = self;
         let limits = &proxy.limits;
         let calls = service_fn(|request| {
-            let (proxy, route, upgrade) = (proxy.clone(), route.clone(), upgrade.clone());
+            let (proxy, downstream, upgrade) = (proxy.clone(), downstream.clone(), upgrade.clone());
             let call = watchdog.begin_call();
             async move {
                 let until = proxy.limits.max_call_duration.map(|limit| Instant::now() + limit);
                 // Boxed, because hyper reserves memory for this future in every connection even between HTTP/1.1 calls,
                 // and in every HTTP/2 stream while the response is sent.
-                let response = Box::pin(proxy.call(&route, request, until, call)).await;
+                let response = Box::pin(proxy.call(&downstream, request, until, call)).await;
                 Ok::<_, Infallible>(upgrade.record(response).map(DelayedErrorBody::new))
             }
         });

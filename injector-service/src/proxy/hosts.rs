@@ -13,8 +13,6 @@ pub struct Hosts {
     pub names: Vec<String>,
     /// The suffix of hosts that name a server, `{server}.{workspace}.{suffix}`, in lower case.
     pub suffix: String,
-    /// `https` when the data plane speaks TLS, else `http`.
-    pub scheme: &'static str,
 }
 
 impl Hosts {
@@ -127,7 +125,6 @@ mod tests {
         let hosts = Hosts {
             names: vec!["injector.internal".into()],
             suffix: "localhost".into(),
-            scheme: "http",
         };
         for (host, served) in [
             ("localhost", true),

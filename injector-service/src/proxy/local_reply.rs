@@ -11,6 +11,10 @@ use crate::{dialect::Dialect, upstream::Body};
 /// Carries the reason of a refusal, for programs that do not read the body.
 const REASON: &str = "x-aerostack-reason";
 
+/// The challenge that an answer 401 must have (RFC 9110, section 15.5.2). The scheme is the injector's own, so that no client
+/// sends a credential of another scheme.
+const CHALLENGE: &str = "Aerostack-Token";
+
 /// Returns the answer to `GET /-/status`, which a program may poll to see whether the injector serves.
 pub(super) fn status() -> Response<Body> {
     let mut response = Response::new(body::full("serving\n".into()));
@@ -71,8 +75,14 @@ fn problem(refusal: &Refusal, call_id: &CallId) -> Response<Body> {
         header::CONTENT_TYPE,
         HeaderValue::from_static("application/problem+json"),
     );
-    if status == StatusCode::SERVICE_UNAVAILABLE {
-        headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    match status {
+        StatusCode::SERVICE_UNAVAILABLE => {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        StatusCode::UNAUTHORIZED => {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(CHALLENGE));
+        }
+        _ => {}
     }
     response
 }

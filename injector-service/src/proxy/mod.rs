@@ -6,7 +6,7 @@
 //! | for | modules |
 //! |---|---|
 //! | connections | `http_server`, `watchdog`, `request_head`, `stream_timeout`, `upgrade` |
-//! | requests | `hosts`, `browser`, `target`, `oauth_path`, `pools`, `placeholders` |
+//! | requests | `downstream`, `hosts`, `browser`, `target`, `oauth_path`, `pools`, `placeholders` |
 //! | responses | `local_reply`, `cors`, `response_framing`, `challenge`, `url_rewrite`, `oauth_metadata`, `sse_endpoint`, `echo` |
 //! | both | `call_id`, `call_record`, `cookies`, and `crate::header_rules` |
 //! | bodies | `received_body`, `drain`, `replay`, `buffer_budget`, `buffered_body`, `upload`, `body_type`, `json_body`, `grpc`, `coalesce`, `delayed_error`, `deadline_body` |
@@ -26,6 +26,7 @@ mod cookies;
 mod cors;
 mod deadline_body;
 mod delayed_error;
+mod downstream;
 mod drain;
 mod echo;
 mod grpc;
@@ -55,10 +56,13 @@ use std::sync::Arc;
 
 pub(crate) use buffer_budget::BufferBudget;
 pub(crate) use hosts::Hosts;
-pub(crate) use listener::{IncomingConnection, ListenerSettings};
+pub(crate) use listener::{IncomingConnection, IncomingTcp, ListenerSettings};
 pub(crate) use listener_route::ListenerRoute;
 
-use crate::{limits::Limits, metrics::Metrics, registry::Registry, resolve::Resolver, upstream::DialContext};
+use crate::{
+    callers::Callers, limits::Limits, metrics::Metrics, registry::Registry, resolve::Resolver,
+    upstream::DialContext,
+};
 use pools::Pools;
 
 /// The state that all calls share.
@@ -67,9 +71,17 @@ pub(crate) struct Proxy {
     resolver: Resolver,
     pools: Pools,
     hosts: Hosts,
+    callers: Callers,
     limits: Limits,
     budget: BufferBudget,
     metrics: Metrics,
+}
+
+/// The settings of the data plane that each call reads.
+pub(crate) struct CallSettings {
+    pub(crate) hosts: Hosts,
+    pub(crate) callers: Callers,
+    pub(crate) limits: Limits,
 }
 
 impl Proxy {
@@ -77,16 +89,21 @@ impl Proxy {
         registry: Registry,
         resolver: Resolver,
         network: Arc<DialContext>,
-        hosts: Hosts,
-        limits: Limits,
+        settings: CallSettings,
         budget: BufferBudget,
         metrics: Metrics,
     ) -> Self {
+        let CallSettings {
+            hosts,
+            callers,
+            limits,
+        } = settings;
         Self {
             registry,
             resolver,
             pools: Pools::new(network),
             hosts,
+            callers,
             limits,
             budget,
             metrics,

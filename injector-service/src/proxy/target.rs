@@ -7,6 +7,7 @@ use proto::{Reason, Refusal, ServerName, WorkspaceName};
 
 use super::{Hosts, ListenerRoute, oauth_path, url_rewrite::ServerUrls};
 use crate::{
+    callers::{CallPermit, Caller},
     header_rules, path,
     registry::{Entry, Registry, server::Oauth},
 };
@@ -37,10 +38,12 @@ struct NamedServer<'a> {
 }
 
 impl CallTarget {
-    /// Finds the server. The first way of naming that a request uses counts: listener, headers, host, path.
+    /// Finds the server. The first way of naming that a request uses counts: listener, headers, host, path. A server that
+    /// `caller` may not call is refused before it is looked up, so that the refusal does not show whether it exists.
     pub(super) fn find(
         parts: &Parts,
         host: &str,
+        caller: &Caller<'_>,
         route: &ListenerRoute,
         hosts: &Hosts,
         registry: &Registry,
@@ -55,7 +58,7 @@ impl CallTarget {
             by_host,
         } = name(&parts.headers, path, host, route, hosts)?;
         check_path(rest.split('?').next().unwrap_or_default())?;
-        let entry = registry.find(workspace, server).ok_or_else(unknown)?;
+        let entry = find_permitted(registry, &caller.permit(workspace, server)?)?;
         let (document, rest) = match (entry.server.spec.oauth, &prefix) {
             _ if document.is_empty() => ("", rest),
             (Oauth::Pass, _) => (document, rest),
@@ -99,6 +102,12 @@ pub(super) fn is_status_request(parts: &Parts, host: &str, route: &ListenerRoute
         && !parts.headers.contains_key(WORKSPACE_HEADER)
         && !parts.headers.contains_key(SERVER_HEADER)
         && hosts.server(host).is_none()
+}
+
+fn find_permitted(registry: &Registry, permit: &CallPermit<'_>) -> Result<Arc<Entry>, Refusal> {
+    registry
+        .find(permit.workspace(), permit.server())
+        .ok_or_else(unknown)
 }
 
 fn name<'a>(

@@ -3,7 +3,10 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -13,6 +16,7 @@ use tokio::sync::watch;
 use super::{
     atomic_file::{self, Contents, FileStamp, StagedFile},
     error::{FileError, RegistryError},
+    file_revision::FileRevision,
     reconcile::{Changes, reconcile},
     server_map::ServerMap,
     servers_file,
@@ -26,10 +30,19 @@ const WRITE_TRIES: usize = 5;
 pub(super) struct FileBackedServers {
     pub(super) path: PathBuf,
     pub(super) own: OwnListeners,
-    pub(super) current: ArcSwap<ServerMap>,
+    pub(super) current: ArcSwap<LoadedServers>,
     /// The reason why the file is not valid now. The servers are then those of the last valid file.
     pub(super) problem: ArcSwapOption<FileError>,
+    /// The number of contents of the file that were not used.
+    pub(super) rejections: AtomicU64,
     pub(super) changed: watch::Sender<()>,
+}
+
+/// The servers of one content of the file.
+#[derive(Debug, Default)]
+pub(super) struct LoadedServers {
+    pub(super) servers: ServerMap,
+    pub(super) revision: FileRevision,
 }
 
 /// The state of the file at the last read or write. Each read and each write needs exclusive access to this value.
@@ -52,7 +65,7 @@ impl FileBackedServers {
     /// Reads the file for the first time.
     pub(super) fn open(path: PathBuf, own: OwnListeners) -> Result<(Self, LastSeen), RegistryError> {
         let (seen, read) = LastSeen::read(&path);
-        let servers = match parse(read, &ServerMap::default(), &own) {
+        let servers = match parse(read, &LoadedServers::default(), &own) {
             Ok(servers) => servers,
             Err(error) => {
                 return Err(RegistryError::Invalid {
@@ -61,12 +74,18 @@ impl FileBackedServers {
                 });
             }
         };
-        tracing::info!(file = %path.display(), servers = servers.len(), "servers file read");
+        tracing::info!(
+            file = %path.display(),
+            servers = servers.servers.len(),
+            revision = %servers.revision,
+            "servers file read"
+        );
         let servers = Self {
             path,
             own,
             current: ArcSwap::from_pointee(servers),
             problem: ArcSwapOption::empty(),
+            rejections: AtomicU64::new(0),
             changed: watch::Sender::new(()),
         };
         Ok((servers, seen))
@@ -101,7 +120,7 @@ impl FileBackedServers {
     ) -> Result<T, RegistryError> {
         for _ in 0..WRITE_TRIES {
             self.refresh(seen)?;
-            let mut servers = ServerMap::clone(&self.current.load());
+            let mut servers = self.current.load().servers.clone();
             let done = change(&mut servers)?;
             let text = servers_file::render(servers.iter().map(|entry| &entry.server))?;
             let staged = StagedFile::write(&self.path, text.as_bytes())?;
@@ -110,13 +129,14 @@ impl FileBackedServers {
                 continue;
             }
             staged.commit()?;
+            let revision = FileRevision::of(text.as_bytes());
             // The next refresh reads the file again, in case that somebody replaced it at once.
             *seen = LastSeen {
                 content: FileContent::Bytes(text.into_bytes().into()),
                 stamp: None,
                 is_settled: false,
             };
-            self.replace(servers);
+            self.replace(LoadedServers { servers, revision });
             return Ok(done);
         }
         Err(RegistryError::Contended)
@@ -126,29 +146,31 @@ impl FileBackedServers {
         FileStamp::of(&self.path).is_ok_and(|stamp| stamp == seen.stamp)
     }
 
-    fn accept(&self, parsed: Result<ServerMap, FileError>) {
+    fn accept(&self, parsed: Result<LoadedServers, FileError>) {
         let file = self.path.display();
         match parsed {
-            Ok(servers) => {
+            Ok(loaded) => {
+                let revision = loaded.revision.clone();
                 let Changes {
                     added,
                     changed,
                     removed,
-                } = self.replace(servers);
+                } = self.replace(loaded);
                 self.problem.store(None);
-                tracing::info!(%file, added, changed, removed, "servers file read again");
+                tracing::info!(%file, %revision, added, changed, removed, "servers file read again");
             }
             Err(error) => {
+                self.rejections.fetch_add(1, Ordering::Relaxed);
                 tracing::warn!(%file, error = chain(&error), "servers file not used: all servers stay as they were");
                 self.problem.store(Some(Arc::new(error)));
             }
         }
     }
 
-    fn replace(&self, servers: ServerMap) -> Changes {
-        let changes = Changes::between(&self.current.load(), &servers);
+    fn replace(&self, loaded: LoadedServers) -> Changes {
+        let changes = Changes::between(&self.current.load().servers, &loaded.servers);
+        self.current.store(Arc::new(loaded));
         if changes != Changes::default() {
-            self.current.store(Arc::new(servers));
             self.changed.send_replace(());
         }
         changes
@@ -187,14 +209,15 @@ impl LastSeen {
 /// Returns the servers of the file, given the servers `before`. A file that never existed has no servers.
 fn parse(
     read: Result<Option<Contents>, FileError>,
-    before: &ServerMap,
+    LoadedServers { servers: before, .. }: &LoadedServers,
     own: &OwnListeners,
-) -> Result<ServerMap, FileError> {
+) -> Result<LoadedServers, FileError> {
     match read? {
-        Some(Contents { bytes, modified, .. }) => {
-            reconcile(servers_file::parse(&bytes, own)?, before, modified)
-        }
-        None if before.len() == 0 => Ok(ServerMap::default()),
+        Some(Contents { bytes, modified, .. }) => Ok(LoadedServers {
+            servers: reconcile(servers_file::parse(&bytes, own)?, before, modified)?,
+            revision: FileRevision::of(&bytes),
+        }),
+        None if before.len() == 0 => Ok(LoadedServers::default()),
         None => Err(FileError::Gone),
     }
 }

@@ -8,6 +8,7 @@ mod call_counts;
 mod entry;
 mod error;
 mod file_backed;
+mod file_revision;
 mod quota;
 mod reconcile;
 pub(crate) mod server;
@@ -17,7 +18,12 @@ mod servers_file;
 mod tests;
 pub(crate) mod yaml;
 
-use std::{collections::HashSet, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    path::PathBuf,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use chassis::{
     authz::{ReadPermit, Scope, WritePermit},
@@ -39,6 +45,7 @@ pub(crate) use call_counts::{CallCounts, EchoPart};
 pub(crate) use entry::Entry;
 pub use error::FileError;
 pub(crate) use error::RegistryError;
+pub(crate) use file_revision::FileRevision;
 pub(crate) use quota::WorkspaceQuota;
 pub(crate) use server_map::page_key;
 
@@ -54,10 +61,23 @@ pub(crate) struct Registry {
     quota: WorkspaceQuota,
 }
 
+/// A page of servers.
+pub(crate) struct ListedServers {
+    /// Ordered by workspace and name. The keys of the page are those of [`page_key`].
+    pub(crate) entries: Vec<Arc<Entry>>,
+    /// True when more servers follow.
+    pub(crate) more: bool,
+    pub(crate) revision: FileRevision,
+}
+
 #[derive(Debug, Clone)]
 pub(crate) struct RegistryStatus {
     /// The number of servers in use.
     pub(crate) servers: usize,
+    /// The content of the file that the servers come from.
+    pub(crate) revision: FileRevision,
+    /// The number of contents of the file that were not used, because they were not valid.
+    pub(crate) rejections: u64,
     /// The reason why the file is not valid now. The servers are then those of the last valid file.
     pub(crate) problem: Option<Arc<FileError>>,
 }
@@ -78,14 +98,15 @@ impl Registry {
         })
     }
 
-    /// Returns a server for a call of the data plane, which needs no permit.
+    /// Returns a server for a call of the data plane, whose caller may call it.
     pub(crate) fn find(&self, workspace: &str, name: &str) -> Option<Arc<Entry>> {
-        self.servers.current.load().get(workspace, name).cloned()
+        let current = self.servers.current.load();
+        current.servers.get(workspace, name).cloned()
     }
 
     /// Returns every server, ordered by workspace and name.
     pub(crate) fn entries(&self) -> Vec<Arc<Entry>> {
-        self.servers.current.load().iter().cloned().collect()
+        self.servers.current.load().servers.iter().cloned().collect()
     }
 
     /// Returns a receiver that is notified whenever servers are added, changed or removed.
@@ -95,16 +116,19 @@ impl Registry {
 
     /// Returns the uids and revisions of all servers. Caches drop their entries of other servers and revisions.
     pub(crate) fn uids_and_revisions(&self) -> HashSet<(Uid, u64)> {
-        let servers = self.servers.current.load();
+        let current = self.servers.current.load();
+        let servers = current.servers.iter();
         servers
-            .iter()
             .map(|entry| (entry.server.uid, entry.server.revision))
             .collect()
     }
 
     pub(crate) fn status(&self) -> RegistryStatus {
+        let current = self.servers.current.load();
         RegistryStatus {
-            servers: self.servers.current.load().len(),
+            servers: current.servers.len(),
+            revision: current.revision.clone(),
+            rejections: self.servers.rejections.load(Ordering::Relaxed),
             problem: self.servers.problem.load_full(),
         }
     }
@@ -115,13 +139,18 @@ impl Registry {
     }
 
     pub(crate) fn get(&self, permit: &ReadPermit, name: &ServerName) -> Result<Arc<Entry>, RegistryError> {
-        get(&self.servers.current.load(), permit, name)
+        get(&self.servers.current.load().servers, permit, name)
     }
 
-    /// Returns a page of the servers in `scope`, ordered by workspace and name, and whether more servers follow. The keys of
-    /// the page are those of `page_key`.
-    pub(crate) fn list(&self, scope: &Scope, page: &Page) -> (Vec<Arc<Entry>>, bool) {
-        self.servers.current.load().page(scope, page)
+    /// Returns a page of the servers in `scope`.
+    pub(crate) fn list(&self, scope: &Scope, page: &Page) -> ListedServers {
+        let current = self.servers.current.load();
+        let (entries, more) = current.servers.page(scope, page);
+        ListedServers {
+            entries,
+            more,
+            revision: current.revision.clone(),
+        }
     }
 
     /// Adds a server, and pins it to the workspace with the uid `workspace_uid`.

@@ -171,6 +171,16 @@ impl Resolver {
         Ok(answers.into_iter().map(state).collect())
     }
 
+    /// Returns the state of each secret in [`Spec::secrets_and_certificate`], in their order.
+    pub(crate) async fn check_server(&self, entry: &Arc<Entry>) -> Result<Vec<SecretState>, Refusal> {
+        let spec = &entry.server.spec;
+        let mut states = self.check(entry, &spec.secrets()).await?;
+        if let Some(certificate) = spec.client_certificate() {
+            states.extend(self.check(entry, &[certificate]).await?);
+        }
+        Ok(states)
+    }
+
     /// Returns the uid of a workspace, which has to exist.
     pub(crate) async fn workspace_uid(&self, workspace: &WorkspaceName) -> Result<Uid, Refusal> {
         let request = VaultRequest::Workspace(workspace.clone());

@@ -31,7 +31,7 @@ struct PlacedSecret<'s> {
 
 /// Describes what a call to this server would carry. `states` has what the vault says of each secret in
 /// [`Spec::secrets_and_certificate`], and `requires` returns true for a secret without which a call is refused.
-pub(super) fn explain(
+pub(crate) fn explain(
     entry: &Entry,
     states: &[SecretState],
     requires: impl Fn(&NamedSecret<'_>) -> bool,

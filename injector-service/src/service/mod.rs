@@ -11,4 +11,5 @@ mod tests;
 mod warnings;
 
 pub(crate) use catalog::CatalogEntries;
+pub(crate) use explain::explain;
 pub(crate) use servers::Servers;

@@ -24,8 +24,8 @@ use crate::{
     authz::{ReadPermit, WritePermit},
     catalog::Catalog,
     placement::NamedSecret,
-    registry::{Entry, Registry, RegistryError, page_key, server::Spec},
-    resolve::{Resolver, SecretState},
+    registry::{Entry, ListedServers, Registry, RegistryError, page_key, server::Spec},
+    resolve::Resolver,
     status::{self, page_token, refusal},
 };
 
@@ -110,7 +110,11 @@ impl ServerService for Servers {
         };
         let list = ("servers", caller.principal()?, workspace);
         let page = Page::parse(*page_size, token, list).map_err(page_token)?;
-        let (entries, more) = self.registry.list(&scope, &page);
+        let ListedServers {
+            entries,
+            more,
+            revision,
+        } = self.registry.list(&scope, &page);
         let next_page_token = match entries.last() {
             Some(last) if more => page.token(&page_key(&last.server)),
             _ => String::new(),
@@ -119,6 +123,7 @@ impl ServerService for Servers {
         Ok(Response::new(ListServersResponse {
             servers,
             next_page_token,
+            servers_file_revision: revision.to_string(),
         }))
     }
 
@@ -146,7 +151,7 @@ impl ServerService for Servers {
         let ExplainInjectionRequest { workspace, name } = request.get_ref();
         let permit = read_permit(&request, workspace)?;
         let entry = self.registry.get(&permit, &server_name(name)?).map_err(refusal)?;
-        let states = self.secret_states(&entry).await?;
+        let states = self.resolver.check_server(&entry).await?;
         let requires = |secret: &NamedSecret<'_>| self.resolver.requires(secret);
         Ok(Response::new(explain(&entry, &states, requires)))
     }
@@ -225,16 +230,6 @@ impl Servers {
             check_bindings(candidate, &states)?;
         }
         Ok(warnings::of_secrets(candidate, &states, &self.resolver))
-    }
-
-    /// Asks the vault about each secret in [`Spec::secrets_and_certificate`].
-    async fn secret_states(&self, entry: &Arc<Entry>) -> Result<Vec<SecretState>, Refusal> {
-        let spec = &entry.server.spec;
-        let mut states = self.resolver.check(entry, &spec.secrets()).await?;
-        if let Some(certificate) = spec.client_certificate() {
-            states.extend(self.resolver.check(entry, &[certificate]).await?);
-        }
-        Ok(states)
     }
 
     fn parse(&self, server: &api::Server) -> Result<Spec, Refusal> {

@@ -1,6 +1,10 @@
 //! An injector that runs in this process.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use chassis::{
@@ -15,7 +19,7 @@ use proto::{
     },
 };
 use tempfile::TempDir;
-use tokio::task::JoinHandle;
+use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, transport::Channel};
 
@@ -28,13 +32,17 @@ use crate::{
     pki::{self, Pki},
 };
 
+/// Stands for a listener that does not exist.
+const NO_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
 /// A running injector.
 pub struct Injector {
     pub pki: Arc<Pki>,
     /// The directory of the servers file.
     pub dir: TempDir,
-    /// The address of gRPC.
+    /// The address of gRPC, or port 0 without it.
     pub address: SocketAddr,
+    /// The address of the data plane, or port 0 without it.
     pub data_plane: SocketAddr,
     /// The addresses of `--listen-server`, in the order of the settings.
     pub dedicated: Vec<SocketAddr>,
@@ -52,6 +60,7 @@ pub fn injector_settings(
     let files = pki.principal(pki::INJECTOR);
     injector_service::config::Settings {
         listen: "127.0.0.1:0".to_owned(),
+        no_admin: false,
         data_plane_listen: "127.0.0.1:0".to_owned(),
         listen_server: Vec::new(),
         metrics_listen: "127.0.0.1:0".to_owned(),
@@ -76,6 +85,7 @@ pub fn injector_settings(
         data_plane_tls_cert: None,
         data_plane_tls_key: None,
         data_plane_insecure_plaintext: false,
+        callers: injector_service::config::CallerArgs::default(),
         host: Vec::new(),
         host_suffix: "localhost".to_owned(),
         upstream_ca: Vec::new(),
@@ -106,8 +116,11 @@ impl Injector {
         edit(&mut settings);
         let config = settings.check().unwrap();
         let listeners = injector_service::Listeners::bind(&config).await.unwrap();
-        let address = listeners.grpc.local_addr().unwrap();
-        let data_plane = listeners.data_plane.local_addr().unwrap();
+        let address = |listener: &Option<TcpListener>| listener.as_ref()?.local_addr().ok();
+        let (address, data_plane) = (
+            address(&listeners.grpc).unwrap_or(NO_ADDRESS),
+            address(&listeners.data_plane).unwrap_or(NO_ADDRESS),
+        );
         let dedicated = listeners
             .dedicated
             .iter()

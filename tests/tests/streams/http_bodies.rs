@@ -228,7 +228,7 @@ async fn a_response_that_ends_with_the_tls_stream_needs_close_notify() {
     let pair = Pair::start().await;
     pair.vault.workspace("dev").await;
     let files = pair.vault.pki.principal(pki::VAULT);
-    let config = tls::http_server(Identity::load(&files.cert, &files.key).unwrap()).unwrap();
+    let config = tls::http_server(Identity::load(&files.cert, &files.key).unwrap(), None).unwrap();
     let answer = b"HTTP/1.1 200 OK\r\n\r\nperhaps whole";
     for (name, closes) in [("closed", true), ("cut", false)] {
         let address = answering(answer, Some((config.clone(), closes))).await;

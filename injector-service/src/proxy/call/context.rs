@@ -5,13 +5,13 @@ use tokio::time::Instant;
 
 use crate::{
     dialect::Dialect,
-    proxy::{ListenerRoute, Proxy, deadline_body::AtDeadline},
+    proxy::{Proxy, deadline_body::AtDeadline, downstream::Downstream},
 };
 
 #[derive(Clone, Copy)]
 pub(super) struct CallContext<'c> {
     pub(super) proxy: &'c Proxy,
-    pub(super) route: &'c ListenerRoute,
+    pub(super) downstream: &'c Downstream,
     pub(super) dialect: Dialect,
     /// The HTTP version of the connection to the program.
     pub(super) version: Version,

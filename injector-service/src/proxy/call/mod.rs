@@ -7,6 +7,7 @@
 //! | stage | file | afterwards |
 //! |---|---|---|
 //! | [`CheckedRequest`] | `check.rs` | the head is acceptable, whichever server the request is for |
+//! | [`IdentifiedRequest`] | `identify.rs` | the sender is known, and the sender's token is removed |
 //! | [`RoutedRequest`] | `route.rs` | the server is known, and the sender may call it |
 //! | [`PreparedRequest`] | `prepare.rs` | the headers are those that the upstream gets, except for secrets |
 //! | [`ReceivedResponse`] | `exchange.rs`, `attempt.rs` | the request was sent with its secrets, and the upstream has responded |
@@ -17,6 +18,7 @@ mod check;
 mod context;
 mod deadline;
 mod exchange;
+mod identify;
 mod prepare;
 mod request_body;
 mod respond;
@@ -29,13 +31,14 @@ use proto::Refusal;
 use tokio::time::Instant;
 
 use super::{
-    ListenerRoute, Proxy, call_id, call_record::CallRecord, cors, deadline_body::DeadlineBody, local_reply,
-    received_body::ReceivedBody, request_head, watchdog::ActiveCall,
+    Proxy, call_id, call_record::CallRecord, cors, deadline_body::DeadlineBody, downstream::Downstream,
+    local_reply, received_body::ReceivedBody, request_head, watchdog::ActiveCall,
 };
 use crate::{dialect::Dialect, upstream::Body};
 use check::CheckedRequest;
 use context::CallContext;
 use exchange::ReceivedResponse;
+use identify::IdentifiedRequest;
 use prepare::PreparedRequest;
 use route::{RoutedRequest, Routing};
 
@@ -43,7 +46,7 @@ impl Proxy {
     /// Answers one call, which ends at `until` at the latest.
     pub(super) async fn call(
         &self,
-        route: &ListenerRoute,
+        downstream: &Downstream,
         request: Request<Incoming>,
         until: Option<Instant>,
         call: ActiveCall,
@@ -54,7 +57,7 @@ impl Proxy {
         let program_deadline = deadline::read(&parts.headers, dialect);
         let context = CallContext {
             proxy: self,
-            route,
+            downstream,
             dialect,
             version: parts.version,
             deadline: program_deadline.into_iter().chain(until).min(),
@@ -88,7 +91,8 @@ impl CallContext<'_> {
         record: &mut CallRecord,
     ) -> Result<Response<Body>, Refusal> {
         let checked = CheckedRequest::new(parts, body, self.proxy)?;
-        let routed = match RoutedRequest::find(checked, self, record)? {
+        let identified = IdentifiedRequest::of(checked, self, record).await?;
+        let routed = match RoutedRequest::find(identified, self, record)? {
             Routing::ToServer(routed) => routed,
             Routing::AnsweredHere(response) => return Ok(response),
         };

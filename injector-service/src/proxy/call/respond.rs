@@ -69,7 +69,7 @@ impl ReceivedResponse<'_> {
             method,
             ..
         } = plan;
-        let scheme = context.proxy.hosts.scheme;
+        let scheme = context.downstream.scheme;
         let body = match UrlsInBody::find(&mut head, target.document, &method) {
             UrlsInBody::None => body::response(body),
             UrlsInBody::OauthMetadata => {
@@ -128,14 +128,17 @@ fn rewrite_head(
     url: &Uri,
     record: &CallRecord,
 ) -> Result<(), Refusal> {
-    let (proxy, target) = (plan.context.proxy, &plan.target);
+    let CallContext {
+        proxy, downstream, ..
+    } = plan.context;
+    let target = &plan.target;
     let headers = &mut head.headers;
     header_rules::clean_response(headers);
     if plan.challenge_is_for_injector {
         challenge::remove(head.status, headers, record)
             .inspect_err(|_| record.count_injected(&proxy.metrics))?;
     }
-    let urls = target.urls(proxy.hosts.scheme, &plan.authority, url);
+    let urls = target.urls(downstream.scheme, &plan.authority, url);
     urls.rewrite_headers(headers);
     cookies::confine_response(headers, &target.entry.server, &target.cookie_scope(url));
     Ok(())

@@ -1,16 +1,15 @@
-//! The server that a request is for, and the permission of a web page to call that server.
+//! The server that a request is for, and the permission of the sender to call that server.
 
 use http::{Response, request::Parts, uri::Authority};
 use proto::Refusal;
 
-use super::{check::CheckedRequest, context::CallContext};
+use super::{
+    context::CallContext,
+    identify::{IdentifiedRequest, RequestSender},
+};
 use crate::{
     proxy::{
-        browser,
-        call_record::CallRecord,
-        cors, local_reply,
-        received_body::ReceivedBody,
-        target::{self, CallTarget},
+        browser, call_record::CallRecord, cors, local_reply, received_body::ReceivedBody, target::CallTarget,
     },
     upstream::Body,
 };
@@ -31,27 +30,41 @@ pub(super) enum Routing {
 
 impl RoutedRequest {
     pub(super) fn find(
-        checked: CheckedRequest,
+        identified: IdentifiedRequest<'_>,
         context: CallContext<'_>,
         record: &mut CallRecord,
     ) -> Result<Routing, Refusal> {
-        let CheckedRequest {
+        let IdentifiedRequest {
             parts,
             body,
             authority,
             host,
-        } = checked;
-        let CallContext { proxy, route, .. } = context;
-        let target = CallTarget::find(&parts, &host, route, &proxy.hosts, &proxy.registry);
+            sender,
+        } = identified;
+        let caller = match sender {
+            RequestSender::Caller(caller) => caller,
+            RequestSender::OfStatusRequest => {
+                browser::page_origin(&parts.headers, &host, &[])?;
+                // Not a call, so neither the log nor the counters get a record of it.
+                return Ok(Routing::AnsweredHere(local_reply::status()));
+            }
+        };
+        let CallContext {
+            proxy, downstream, ..
+        } = context;
+        let target = CallTarget::find(
+            &parts,
+            &host,
+            &caller,
+            &downstream.route,
+            &proxy.hosts,
+            &proxy.registry,
+        );
         let allowed_origins = target
             .as_ref()
             .map_or(&[][..], |target| &target.entry.server.spec.allowed_origins);
         // Before the missing server is reported, because a web page must not learn which servers exist.
         record.page = browser::page_origin(&parts.headers, &host, allowed_origins)?;
-        if target::is_status_request(&parts, &host, route, &proxy.hosts) {
-            // Not a call, so neither the log nor the counters get a record of it.
-            return Ok(Routing::AnsweredHere(local_reply::status()));
-        }
         let target = target?;
         record.set_server(&target.entry);
         if record.page.is_some() && cors::is_preflight(&parts) {

@@ -12,7 +12,7 @@ use chassis::authz::Scope;
 use proto::{ServerName, Uid, page::Page};
 use tempfile::TempDir;
 
-use super::{Entry, Registry, RegistryError, WorkspaceQuota, server::Spec};
+use super::{Entry, ListedServers, Registry, RegistryError, WorkspaceQuota, server::Spec};
 use crate::{address::OwnListeners, authz::write_permit_for_test as admin};
 
 const EMPTY: &str = "version: 1\nservers: []\n";
@@ -86,7 +86,7 @@ fn names(registry: &Registry) -> Vec<String> {
     let page = Page::parse(1000, "", "").unwrap();
     registry
         .list(&Scope::All, &page)
-        .0
+        .entries
         .iter()
         .map(|entry| super::page_key(&entry.server))
         .collect()
@@ -197,7 +197,7 @@ async fn lists_are_ordered_by_workspace_and_name_and_show_only_the_scope() {
             let mut seen = Vec::new();
             loop {
                 let page = Page::parse(size, &token, "").unwrap();
-                let (entries, more) = fixture.registry.list(&scope, &page);
+                let ListedServers { entries, more, .. } = fixture.registry.list(&scope, &page);
                 seen.extend(entries.iter().map(|entry| super::page_key(&entry.server)));
                 if !more {
                     break;

@@ -81,7 +81,7 @@ async fn a_workspace_is_limited_in_bytes_of_the_file() {
     assert_eq!(quota(add(&registry, "other", "b", 1000).await), None);
     let servers = registry
         .list(&Scope::Only([admin("w").workspace().clone()].into()), &page())
-        .0;
+        .entries;
     assert!(servers_file::size(servers.iter().map(|entry| &entry.server)).unwrap() <= FEW.bytes);
 }
 

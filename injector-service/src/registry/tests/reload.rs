@@ -36,6 +36,97 @@ async fn an_invalid_file_leaves_the_servers_unchanged() {
     assert_eq!(fixture.names(), ["w/a", "w/b"]);
 }
 
+/// Makes a directory as a kubelet does for a ConfigMap: `servers.yaml` leads through the link `..data` to a folder, and an
+/// update replaces that link.
+struct ConfigMapVolume {
+    dir: TempDir,
+    folders: usize,
+}
+
+impl ConfigMapVolume {
+    fn with(text: &str) -> Self {
+        let mut volume = Self {
+            dir: TempDir::new().unwrap(),
+            folders: 0,
+        };
+        volume.update(text);
+        symlink("..data/servers.yaml", volume.path()).unwrap();
+        volume
+    }
+
+    fn path(&self) -> PathBuf {
+        self.dir.path().join("servers.yaml")
+    }
+
+    fn update(&mut self, text: &str) {
+        let at = |name: &str| self.dir.path().join(name);
+        let (old, new) = (format!("..{}", self.folders), format!("..{}", self.folders + 1));
+        fs::create_dir(at(&new)).unwrap();
+        fs::write(at(&new).join("servers.yaml"), text).unwrap();
+        symlink(&new, at("..data_tmp")).unwrap();
+        fs::rename(at("..data_tmp"), at("..data")).unwrap();
+        let _ = fs::remove_dir_all(at(&old));
+        self.folders += 1;
+    }
+}
+
+#[tokio::test]
+async fn a_config_map_is_used_whole_or_not_at_all_and_each_invalid_content_counts_once() {
+    let (first, second) = (file(&[("a", "")]), file(&[("a", ""), ("b", "")]));
+    let mut volume = ConfigMapVolume::with(&first);
+    let registry = open(&volume.path()).await.unwrap();
+    let status = registry.status();
+    assert_eq!((status.servers, status.revision.as_str().len()), (1, 16));
+    volume.update(&second);
+    registry.refresh().await.unwrap();
+    assert_eq!(names(&registry), ["w/a", "w/b"]);
+    let revision = registry.status().revision;
+    assert_ne!(revision, status.revision);
+    // The second entry is wrong, so the first one is not used either.
+    let wrong = file(&[("c", ""), ("d", "  surprise: 1\n")]);
+    for _ in 0..3 {
+        volume.update(&wrong);
+        assert!(invalid(registry.refresh().await));
+        assert!(invalid(registry.refresh().await));
+        assert_eq!(names(&registry), ["w/a", "w/b"]);
+        assert_eq!(
+            (registry.status().rejections, registry.status().revision),
+            (1, revision.clone())
+        );
+    }
+    let problem = registry.status().problem.unwrap().to_string();
+    assert!(
+        problem.contains("line 9") && problem.contains("surprise"),
+        "{problem}"
+    );
+    volume.update(&format!("{wrong}# another content\n"));
+    assert!(invalid(registry.refresh().await));
+    assert_eq!(registry.status().rejections, 2);
+    volume.update(&first);
+    registry.refresh().await.unwrap();
+    assert_eq!(names(&registry), ["w/a"]);
+    assert_eq!(registry.status().revision, status.revision);
+}
+
+#[tokio::test]
+async fn a_revision_names_the_content_and_follows_changes_through_the_api() {
+    let fixture = Fixture::with(EMPTY).await;
+    let other = Fixture::with(EMPTY).await;
+    let revision = |fixture: &Fixture| fixture.registry.status().revision;
+    assert_eq!(revision(&fixture), revision(&other));
+    fixture.add("b").await.unwrap();
+    let written = revision(&fixture);
+    assert_ne!(written, revision(&other));
+    other.edit_and_refresh(&fixture.text()).await.unwrap();
+    assert_eq!(revision(&other), written);
+    // A comment changes no server, and is another content.
+    other
+        .edit_and_refresh(&format!("{}# a comment\n", other.text()))
+        .await
+        .unwrap();
+    assert_ne!(revision(&other), written);
+}
+
 #[tokio::test]
 async fn a_deleted_file_leaves_the_servers_unchanged() {
     let fixture = Fixture::with(&file(&[("a", "")])).await;

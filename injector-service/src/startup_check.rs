@@ -1,0 +1,118 @@
+//! The check behind `/startupz`: the vault can decrypt the secrets of every server.
+//!
+//! A startup probe that waits for the check keeps a program from starting before its calls can succeed. The vault checks the
+//! injector's right to each secret and decrypts nothing for the injector (`check_only`).
+
+use std::{borrow::Cow, sync::Arc, time::Duration};
+
+use arc_swap::ArcSwapOption;
+use proto::{
+    Reason, Refusal,
+    injector::v1::{ExplainInjectionResponse, explained_secret::State},
+};
+use tokio::time;
+
+use crate::{
+    placement::NamedSecret,
+    registry::{Entry, Registry},
+    resolve::{Resolver, VaultCondition},
+    service::explain,
+};
+
+/// Pause between two checks, of which the first failure ends each.
+const INTERVAL: Duration = Duration::from_millis(500);
+
+/// The result of the check. Clones share it.
+#[derive(Clone)]
+pub(crate) struct StartupCheck(Arc<ArcSwapOption<String>>);
+
+/// The access to the vault and to the servers that the check needs.
+pub(crate) struct StartupContext {
+    pub(crate) registry: Registry,
+    pub(crate) resolver: Resolver,
+    pub(crate) condition: VaultCondition,
+}
+
+impl StartupCheck {
+    pub(crate) fn new() -> Self {
+        Self(Arc::new(ArcSwapOption::from_pointee(
+            "no server was checked yet".to_owned(),
+        )))
+    }
+
+    /// Returns the reason why the start is not complete. A start that was complete stays so.
+    pub(crate) fn result(&self) -> Result<(), Cow<'static, str>> {
+        match self.0.load_full() {
+            None => Ok(()),
+            Some(problem) => Err(String::clone(&problem).into()),
+        }
+    }
+
+    /// Checks all servers of the registry, again and again, until a check finds no problem.
+    pub(crate) async fn run(self, context: StartupContext) {
+        let mut logged = None;
+        while let Err(problem) = context.check_all().await {
+            if logged.as_ref() != Some(&problem) {
+                tracing::warn!(problem, "the start is not complete");
+                logged = Some(problem.clone());
+            }
+            self.0.store(Some(Arc::new(problem)));
+            time::sleep(INTERVAL).await;
+        }
+        self.0.store(None);
+        tracing::info!("the start is complete: the vault decrypts the secrets of every server");
+    }
+}
+
+impl StartupContext {
+    async fn check_all(&self) -> Result<(), String> {
+        if !self.resolver.is_connected() {
+            return Err(self.condition.problem());
+        }
+        for entry in self.registry.entries() {
+            self.check(&entry).await?;
+        }
+        Ok(())
+    }
+
+    /// Returns the reason why calls of a server would be refused. The reason does not name secrets, because every program
+    /// that reaches the metrics port can read it.
+    async fn check(&self, entry: &Arc<Entry>) -> Result<(), String> {
+        let of_server = |problem: &str| {
+            let server = &entry.server;
+            format!("server {}/{}: {problem}", server.workspace, server.name)
+        };
+        let states = self.resolver.check_server(entry).await.map_err(|refusal| {
+            let Refusal { reason, message } = refusal;
+            match reason {
+                Reason::VaultUnavailable => self.condition.problem(),
+                _ => of_server(&message),
+            }
+        })?;
+        let requires = |secret: &NamedSecret<'_>| self.resolver.requires(secret);
+        let explained = explain(entry, &states, requires);
+        match explained.would_forward {
+            true => Ok(()),
+            false => Err(of_server(&problem(&explained))),
+        }
+    }
+}
+
+/// Returns the states of the secrets for which calls are refused, in words.
+fn problem(explained: &ExplainInjectionResponse) -> String {
+    let mut problems: Vec<_> = explained
+        .secrets
+        .iter()
+        .filter_map(|secret| match secret.state() {
+            State::Missing if secret.required => Some("a required secret does not exist"),
+            State::Expired if secret.required => Some("a required secret has expired"),
+            State::OriginRefused => Some("a secret is bound to other origins"),
+            State::UpstreamNotVerified => Some("a secret needs a server that TLS verifies"),
+            State::Unfit => Some("a value does not fit its place"),
+            State::Unreadable => Some("the vault cannot decrypt a secret"),
+            State::Injected | State::Missing | State::Expired | State::Unspecified => None,
+        })
+        .collect();
+    problems.dedup();
+    format!("{} (`explain` names the secrets)", problems.join(", "))
+}
