@@ -77,17 +77,27 @@ pub(crate) struct Proxy {
     metrics: Metrics,
 }
 
+/// The settings of the data plane that each call reads.
+pub(crate) struct CallSettings {
+    pub(crate) hosts: Hosts,
+    pub(crate) callers: Callers,
+    pub(crate) limits: Limits,
+}
+
 impl Proxy {
     pub(crate) fn new(
         registry: Registry,
         resolver: Resolver,
         network: Arc<DialContext>,
-        hosts: Hosts,
-        callers: Callers,
-        limits: Limits,
+        settings: CallSettings,
         budget: BufferBudget,
         metrics: Metrics,
     ) -> Self {
+        let CallSettings {
+            hosts,
+            callers,
+            limits,
+        } = settings;
         Self {
             registry,
             resolver,

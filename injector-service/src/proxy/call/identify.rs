@@ -15,10 +15,10 @@ pub(super) struct IdentifiedRequest<'c> {
     pub(super) body: ReceivedBody,
     pub(super) authority: Authority,
     pub(super) host: String,
-    pub(super) sender: Sender<'c>,
+    pub(super) sender: RequestSender<'c>,
 }
 
-pub(super) enum Sender<'c> {
+pub(super) enum RequestSender<'c> {
     Caller(Caller<'c>),
     /// The request is for the status page, which answers everyone.
     OfStatusRequest,
@@ -41,11 +41,11 @@ impl<'c> IdentifiedRequest<'c> {
         } = context;
         let token = CallerToken::take(&mut parts.headers)?;
         let sender = if target::is_status_request(&parts, &host, &downstream.route, &proxy.hosts) {
-            Sender::OfStatusRequest
+            RequestSender::OfStatusRequest
         } else {
             let caller = proxy.callers.identify(&downstream.peer, token.as_ref()).await?;
             record.set_caller(caller.name());
-            Sender::Caller(caller)
+            RequestSender::Caller(caller)
         };
         Ok(Self {
             parts,

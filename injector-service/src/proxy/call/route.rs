@@ -5,7 +5,7 @@ use proto::Refusal;
 
 use super::{
     context::CallContext,
-    identify::{IdentifiedRequest, Sender},
+    identify::{IdentifiedRequest, RequestSender},
 };
 use crate::{
     proxy::{
@@ -42,8 +42,8 @@ impl RoutedRequest {
             sender,
         } = identified;
         let caller = match sender {
-            Sender::Caller(caller) => caller,
-            Sender::OfStatusRequest => {
+            RequestSender::Caller(caller) => caller,
+            RequestSender::OfStatusRequest => {
                 browser::page_origin(&parts.headers, &host, &[])?;
                 // Not a call, so neither the log nor the counters get a record of it.
                 return Ok(Routing::AnsweredHere(local_reply::status()));
