@@ -145,7 +145,7 @@ impl IssuerKeys {
         });
         // The tokens that asked for a read during this one have it. A second read for them would only delay the read for the
         // next new key.
-        drop(self.wanted.notified().now_or_never());
+        let _ = self.wanted.notified().now_or_never();
     }
 
     /// Logs the first success or failure after the other.
