@@ -19,7 +19,7 @@ use proto::{
     },
 };
 use tempfile::TempDir;
-use tokio::task::JoinHandle;
+use tokio::{net::TcpListener, task::JoinHandle};
 use tonic::{Status, transport::Channel};
 
 use super::{
