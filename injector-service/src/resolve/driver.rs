@@ -62,7 +62,7 @@ enum StreamEnd {
     /// Another stream may be opened.
     Broken(Status),
     /// A stream with the new credentials took the place of this one.
-    Replaced(OpenStream),
+    Replaced(Box<OpenStream>),
     /// Every `StreamHandle` was dropped.
     NoCallers,
 }
@@ -101,7 +101,7 @@ impl StreamDriver {
             let end = self.serve_stream(replacement.take()).await;
             let status = match end {
                 StreamEnd::Replaced(stream) => {
-                    replacement = Some(stream);
+                    replacement = Some(*stream);
                     continue;
                 }
                 StreamEnd::Broken(status) => status,
@@ -146,7 +146,7 @@ impl StreamDriver {
                 biased;
                 replacing = &mut replacement => {
                     self.drain(&mut stream, &mut keys).await;
-                    Err(StreamEnd::Replaced(replacing))
+                    Err(StreamEnd::Replaced(Box::new(replacing)))
                 }
                 stepped = self.step(&mut stream, &mut keys) => stepped,
             };

@@ -20,9 +20,9 @@ const GRACE: Duration = Duration::from_secs(60);
 
 /// The principals of both ends of the stream, as their certificates name them. Sealed answers are bound to both.
 #[derive(Debug, Clone)]
-pub struct Identities {
-    pub vault: Principal,
-    pub injector: Principal,
+pub(crate) struct Identities {
+    pub(crate) vault: Principal,
+    pub(crate) injector: Principal,
 }
 
 pub(super) struct OpenedAnswer {
