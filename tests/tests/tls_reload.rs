@@ -318,7 +318,9 @@ async fn a_certificate_with_the_key_of_another_keeps_the_last_good_pair() {
         cert: dir.path().join("tls.crt"),
         key: dir.path().join("tls.key"),
     };
-    let copy = |from: &PathBuf, to: &PathBuf| drop(fs::copy(from, to).unwrap());
+    let copy = |from: &PathBuf, to: &PathBuf| {
+        fs::copy(from, to).unwrap();
+    };
     copy(&first.cert, &files.cert);
     copy(&first.key, &files.key);
     let vault = Vault::start_with(pki.clone(), |settings| {
