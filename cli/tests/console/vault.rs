@@ -3,8 +3,8 @@
 use std::{fs, net::SocketAddr, os::unix::fs::PermissionsExt as _, path::Path};
 
 use aerostack::pki::{ADMIN_ID, DevPki};
+use chassis::signal::ServiceSignals;
 use clap::Parser as _;
-use tokio_util::sync::CancellationToken;
 use vault_service::{Listeners, config::Cli};
 
 use crate::support::dev::Dev;
@@ -34,6 +34,6 @@ pub(crate) async fn serve_with_passphrase(dev: &Dev) -> SocketAddr {
         .unwrap_or_else(|problems| panic!("{problems}"));
     let listeners = Listeners::bind(&config).await.unwrap();
     let address = listeners.grpc.local_addr().unwrap();
-    tokio::spawn(vault_service::run(config, listeners, CancellationToken::new()));
+    tokio::spawn(vault_service::run(config, listeners, ServiceSignals::default()));
     address
 }
