@@ -68,13 +68,14 @@ pub(crate) struct Console {
 }
 
 impl Console {
-    /// Makes a console for the person who reads its link. No address is dialled.
+    /// Makes a console for the person who reads its link. No address is dialled. `demo_upstream` is offered as a server.
     pub(crate) fn for_one_person(
         listener: TcpListener,
         connection: Connection,
+        demo_upstream: Option<SocketAddr>,
     ) -> Result<Self, ConsoleError> {
         let site = Site::on_loopback(listener.local_addr().map_err(ConsoleError::Listen)?);
-        Self::new(listener, connection, site, Admission::Link, None)
+        Self::new(listener, connection, site, Admission::Link, None, demo_upstream)
     }
 
     /// Makes a console for users with certificates.
@@ -93,7 +94,7 @@ impl Console {
         let port = listener.local_addr().map_err(ConsoleError::Listen)?.port();
         let site = Site::for_users(&hosts, port);
         let admission = Admission::Certificate { users, allows_calls };
-        let console = Self::new(listener, connection, site, admission, Some(tls))?;
+        let console = Self::new(listener, connection, site, admission, Some(tls), None)?;
         tokio::spawn(certificates.watch());
         Ok(console)
     }
@@ -104,6 +105,7 @@ impl Console {
         site: Site,
         admission: Admission,
         tls: Option<Arc<ServerConfig>>,
+        demo_upstream: Option<SocketAddr>,
     ) -> Result<Self, ConsoleError> {
         let (vault_metrics, injector_metrics) = connection.metrics().map_err(ConsoleError::Connection)?;
         let app = Arc::new(App {
@@ -113,6 +115,7 @@ impl Console {
             admission,
             activity: Arc::new(Activity::of(injector_metrics, vault_metrics)),
             live_streams: Arc::default(),
+            demo_upstream,
             stopping: CancellationToken::new(),
         });
         Ok(Self { app, listener, tls })
