@@ -70,9 +70,13 @@ async fn dev(args: DevArgs, asked: ServiceSignals) -> Result<(), DevCommandError
     let stop = asked.shutdown;
     let services = DevServices::start(&args).await?;
     let mut text = String::new();
+    let mut demo_upstream = None;
     if args.demo {
-        match demo::run(&services).await {
-            Ok(result) => text.push_str(&demo_report(&result)),
+        match demo::run(&services, &args.dir).await {
+            Ok(result) => {
+                text.push_str(&demo_report(&result));
+                demo_upstream = Some(result.upstream);
+            }
             Err(error) if args.once => {
                 drop(services.stop().await);
                 return Err(error.into());
@@ -86,12 +90,16 @@ async fn dev(args: DevArgs, asked: ServiceSignals) -> Result<(), DevCommandError
     }
     let console = match args.no_console {
         true => None,
-        false => Some(DevConsole::start(args.console_addr, &services, stop.clone())),
+        false => Some(DevConsole::start(
+            args.console_addr,
+            &services,
+            demo_upstream,
+            stop.clone(),
+        )),
     };
-    if let Some(console) = &console {
-        text.push_str(&console.invitation);
-    }
-    print(&format!("{text}{}", next_steps(&args, &services)));
+    // The link stands last, where the log does not scroll it away at once.
+    let invitation = console.as_ref().map_or("", |console| console.invitation.as_str());
+    print(&format!("{text}{}{invitation}", next_steps(&args, &services)));
     let ended = services.run(stop).await;
     if let Some(console) = console {
         console.end().await;

@@ -22,6 +22,7 @@ mod output;
 mod pages;
 pub mod pki;
 mod pki_command;
+mod plan_limit;
 mod program_call;
 mod secret_import;
 mod secret_metadata;

@@ -88,7 +88,7 @@ pub(crate) fn table<const N: usize>(head: [&str; N], rows: impl IntoIterator<Ite
 }
 
 /// Returns `name: value` lines, with the values in one column.
-pub(crate) fn fields<const N: usize>(fields: [(&str, String); N]) -> String {
+pub(crate) fn fields<'n>(fields: impl IntoIterator<Item = (&'n str, String)>) -> String {
     let mut lines = String::new();
     for (name, value) in fields {
         let value = if value.is_empty() {

@@ -26,6 +26,13 @@ const { normalize } = await import("data:text/javascript," + encodeURIComponent(
 console.log(JSON.stringify(JSON.parse(table).map(([given]) => [given, normalize(given)])));
 """
 
+CHECK_ORIGINS = """
+import { readFileSync } from "node:fs";
+const [script, table] = process.argv.slice(1).map((path) => readFileSync(path, "utf8"));
+const { wrongOrigin } = await import("data:text/javascript," + encodeURIComponent(script));
+console.log(JSON.stringify(JSON.parse(table).map(([given]) => [given, wrongOrigin(given) === undefined])));
+"""
+
 VIEWER = "spiffe://aerostack.localhost/viewer"
 EDITOR = "spiffe://aerostack.localhost/editor"
 # Flags of both services.
@@ -136,6 +143,14 @@ def test_the_form_shows_the_name_that_the_vault_will_store() -> None:
     script = REPOSITORY / "cli/src/console/assets/names.js"
     table = REPOSITORY / "cli/tests/console/names.json"
     command = ["node", "--input-type=module", "-e", CHECK, str(script), str(table)]
+    found = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert json.loads(found.stdout) == json.loads(table.read_text())
+
+
+def test_the_form_finds_the_origins_that_the_vault_would_refuse() -> None:
+    script = REPOSITORY / "cli/src/console/assets/secret_form.js"
+    table = REPOSITORY / "cli/tests/console/origins.json"
+    command = ["node", "--input-type=module", "-e", CHECK_ORIGINS, str(script), str(table)]
     found = subprocess.run(command, capture_output=True, text=True, check=True)
     assert json.loads(found.stdout) == json.loads(table.read_text())
 

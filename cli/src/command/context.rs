@@ -9,7 +9,7 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use crate::{
-    connect::ConnectArgs,
+    connect::{ConnectArgs, settings_of_directory},
     contexts::{self, Context, ContextName, Contexts},
     failure::{Failure, FailureKind},
     output::{OutputArgs, Report, fields, table, yes_or_no},
@@ -311,22 +311,30 @@ fn context_text(model: &ContextModel) -> String {
         injector_id,
         timeout,
     } = context;
+    // A directory names the services that are not named beside it.
+    let found = dir.as_deref().and_then(|dir| settings_of_directory(dir).ok());
+    let found = found.unwrap_or_default();
     let text = |field: &Option<String>| field.clone().unwrap_or_default();
-    fields([
+    let or_found =
+        |field: &Option<String>, found: Option<String>| field.clone().or(found).unwrap_or_default();
+    let file_or_found =
+        |field: &Option<PathBuf>, found: Option<PathBuf>| path_text(field.as_ref().or(found.as_ref()));
+    let rows = [
         ("Name", name.to_string()),
         ("Present", yes_or_no(*present)),
         ("Directory", path_text(dir.as_ref())),
-        ("Vault", text(vault)),
-        ("Injector", text(injector)),
-        ("Data plane", text(data_plane)),
-        ("CA", path_text(ca.as_ref())),
-        ("Certificate", path_text(cert.as_ref())),
-        ("Key", path_text(key.as_ref())),
+        ("Vault", or_found(vault, found.vault)),
+        ("Injector", or_found(injector, found.injector)),
+        ("Data plane", or_found(data_plane, found.data_plane)),
+        ("CA", file_or_found(ca, found.ca)),
+        ("Certificate", file_or_found(cert, found.cert)),
+        ("Key", file_or_found(key, found.key)),
         ("Token", path_text(token_file.as_ref())),
-        ("Vault's principal", text(vault_id)),
-        ("Injector's principal", text(injector_id)),
+        ("Vault's principal", or_found(vault_id, found.vault_id)),
+        ("Injector's principal", or_found(injector_id, found.injector_id)),
         ("Timeout", text(timeout)),
-    ])
+    ];
+    fields(rows.into_iter().filter(|(_, value)| !value.is_empty()))
 }
 
 fn path_text(path: Option<&PathBuf>) -> String {

@@ -13,7 +13,7 @@ use crate::{
 const MAX_PORTS_SIZE: u64 = 64 * 1024;
 
 /// Returns the settings of a directory that a person or a context names, which must have certificates.
-pub(super) fn settings_of_directory(dir: &Path) -> Result<ConnectArgs, Failure> {
+pub(crate) fn settings_of_directory(dir: &Path) -> Result<ConnectArgs, Failure> {
     if has_certificates(dir) {
         return settings_in(dir);
     }

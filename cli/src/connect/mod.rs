@@ -27,8 +27,8 @@ use tokio::{io::AsyncReadExt as _, net::TcpStream, time};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::{Response, Status, Streaming};
 
-pub(crate) use self::resolve::has_present_context;
 use self::resolve::{Resolved, WorkingDirectory};
+pub(crate) use self::{directory::settings_of_directory, resolve::has_present_context};
 pub use self::{
     environment::warn_of_unknown_variables,
     settings::{ConnectArgs, DEFAULT_DIR},

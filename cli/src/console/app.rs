@@ -16,6 +16,8 @@ pub(super) struct App {
     pub(super) admission: Admission,
     pub(super) activity: Arc<Activity>,
     pub(super) live_streams: Arc<LiveStreams>,
+    /// The upstream of `aerostack dev --demo`.
+    pub(super) demo_upstream: Option<SocketAddr>,
     /// Cancelled when the console stops. An event stream would keep its connection open.
     pub(super) stopping: CancellationToken,
 }

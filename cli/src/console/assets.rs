@@ -12,7 +12,7 @@ const CSS: &str = "text/css; charset=utf-8";
 const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// Name, media type and content of each file.
-const ASSETS: [(&str, &str, &str); 11] = [
+const ASSETS: [(&str, &str, &str); 12] = [
     ("activity.js", JAVASCRIPT, include_str!("assets/activity.js")),
     ("console.css", CSS, include_str!("assets/console.css")),
     ("console.js", JAVASCRIPT, include_str!("assets/console.js")),
@@ -21,6 +21,11 @@ const ASSETS: [(&str, &str, &str); 11] = [
     ("live.js", JAVASCRIPT, include_str!("assets/live.js")),
     ("morph.js", JAVASCRIPT, include_str!("assets/morph.js")),
     ("names.js", JAVASCRIPT, include_str!("assets/names.js")),
+    (
+        "secret_form.js",
+        JAVASCRIPT,
+        include_str!("assets/secret_form.js"),
+    ),
     (
         "server_form.js",
         JAVASCRIPT,
@@ -37,5 +42,17 @@ pub(super) async fn asset(Path(name): Path<String>) -> Response {
             ([(header::CONTENT_TYPE, media_type)], *content).into_response()
         }
         None => not_found().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_styles_of_the_map_reach_nothing_but_the_map() {
+        // Other pages use these classes for parts that are not drawn.
+        for class in ["mark", "line", "frame"] {
+            let rule = format!("\n.{class}");
+            assert!(!include_str!("assets/console.css").contains(&rule), "{class}");
+        }
     }
 }

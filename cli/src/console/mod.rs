@@ -79,7 +79,7 @@ async fn serve(
     } = settings;
     let listener = listen::bind(listen, TcpTimeout::default()).map_err(ConsoleError::Listen)?;
     let console = match users {
-        None => Console::for_one_person(listener, connection)?,
+        None => Console::for_one_person(listener, connection, None)?,
         Some(access) => Console::for_users(listener, connection, access)?,
     };
     browser::invite(&console, opens_browser)?;

@@ -11,8 +11,8 @@ use super::{
     guard::guard,
     page::{
         activity, backup, backup_download, backup_restore, import, import_preview, import_results,
-        key_progress, key_rotation, keys, map, messages, secret, secret_delete, secret_put, secrets, servers,
-        sign_in, status, workspace_settings, workspaces,
+        key_progress, key_rotation, keys, map, messages, secret, secret_delete, secret_put, secret_restore,
+        secrets, servers, sign_in, status, workspace_settings, workspaces,
     },
 };
 
@@ -43,7 +43,10 @@ pub(super) fn router(app: SharedApp) -> Router {
             get(import_results::live),
         )
         .route("/w/{workspace}/secrets/{name}", get(secret::show))
-        .route("/w/{workspace}/secrets/{name}/restore", post(secret::restore))
+        .route(
+            "/w/{workspace}/secrets/{name}/restore",
+            get(secret_restore::confirm).post(secret_restore::restore),
+        )
         .route(
             "/w/{workspace}/secrets/{name}/replace",
             get(secret_put::replace_form).post(secret_put::replace),

@@ -69,13 +69,14 @@ pub(crate) struct Console {
 }
 
 impl Console {
-    /// Makes a console for the person who reads its link. No address is dialled.
+    /// Makes a console for the person who reads its link. No address is dialled. `demo_upstream` is offered as a server.
     pub(crate) fn for_one_person(
         listener: TcpListener,
         connection: Connection,
+        demo_upstream: Option<SocketAddr>,
     ) -> Result<Self, ConsoleError> {
         let site = Site::on_loopback(listener.local_addr().map_err(ConsoleError::Listen)?);
-        Self::new(listener, connection, site, Admission::Link, None)
+        Self::new(listener, connection, site, Admission::Link, None, demo_upstream)
     }
 
     /// Makes a console for users with certificates.
@@ -95,7 +96,7 @@ impl Console {
         let port = listener.local_addr().map_err(ConsoleError::Listen)?.port();
         let site = Site::for_users(&hosts, port);
         let admission = Admission::Certificate { users, allows_calls };
-        let console = Self::new(listener, connection, site, admission, Some(tls))?;
+        let console = Self::new(listener, connection, site, admission, Some(tls), None)?;
         tokio::spawn(certificates.watch());
         // SIGHUP ends a console, so nothing but a change of a file makes the console read it again.
         let (_, never) = watch::channel(());
@@ -109,6 +110,7 @@ impl Console {
         site: Site,
         admission: Admission,
         tls: Option<ServerTls>,
+        demo_upstream: Option<SocketAddr>,
     ) -> Result<Self, ConsoleError> {
         let (vault_metrics, injector_metrics) = connection.metrics().map_err(ConsoleError::Connection)?;
         let app = Arc::new(App {
@@ -118,6 +120,7 @@ impl Console {
             admission,
             activity: Arc::new(Activity::of(injector_metrics, vault_metrics)),
             live_streams: Arc::default(),
+            demo_upstream,
             stopping: CancellationToken::new(),
         });
         Ok(Self { app, listener, tls })

@@ -11,10 +11,11 @@ use std::{
     time::Duration,
 };
 
+use super::view::now;
 use crate::secret_import::{ImportPlan, Imported, LeftOut};
 
 /// Time for which the values of an import wait for their confirmation.
-pub(super) const KEPT: Duration = Duration::from_secs(120);
+pub(super) const KEPT: Duration = Duration::from_secs(10 * 60);
 
 /// Number of imports whose results a session keeps.
 const MAX_CONFIRMED: usize = 5;
@@ -66,6 +67,8 @@ pub(super) struct WaitingImport {
     pub(super) number: u64,
     pub(super) workspace: String,
     pub(super) plan: ImportPlan,
+    /// The time at which the values are forgotten, in seconds since 1970.
+    pub(super) kept_until: i64,
 }
 
 pub(super) struct ImportResults {
@@ -100,6 +103,7 @@ impl SessionMemory {
             number,
             workspace,
             plan,
+            kept_until: now().saturating_add(i64::try_from(KEPT.as_secs()).unwrap_or(i64::MAX)),
         });
         number
     }

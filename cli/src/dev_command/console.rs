@@ -24,8 +24,13 @@ pub(super) struct DevConsole {
 
 impl DevConsole {
     /// Starts a console that runs until `stop`. A console that cannot start does not end `aerostack dev`.
-    pub(super) fn start(address: SocketAddr, services: &DevServices, stop: CancellationToken) -> Self {
-        match bind(address, services) {
+    pub(super) fn start(
+        address: SocketAddr,
+        services: &DevServices,
+        demo_upstream: Option<SocketAddr>,
+        stop: CancellationToken,
+    ) -> Self {
+        match bind(address, services, demo_upstream) {
             Ok((console, invitation)) => Self {
                 invitation,
                 task: Some(tokio::spawn(console.serve(stop))),
@@ -45,16 +50,20 @@ impl DevConsole {
     }
 }
 
-fn bind(address: SocketAddr, services: &DevServices) -> Result<(Console, String), ConsoleError> {
+fn bind(
+    address: SocketAddr,
+    services: &DevServices,
+    demo_upstream: Option<SocketAddr>,
+) -> Result<(Console, String), ConsoleError> {
     let connection = services.connection().map_err(ConsoleError::Connection)?;
     let (listener, note) = listen(address).map_err(ConsoleError::Listen)?;
-    let console = Console::for_one_person(listener, connection)?;
+    let console = Console::for_one_person(listener, connection, demo_upstream)?;
     let link = console.new_link()?;
     let enter = match console.renew_links_on_enter() {
         true => " (Enter prints a new one)",
         false => "",
     };
-    let invitation = format!("Open the web console; the link signs in once{enter}:\n    {link}\n{note}\n");
+    let invitation = format!("\nOpen the web console; the link signs in once{enter}:\n    {link}\n{note}");
     Ok((console, invitation))
 }
 

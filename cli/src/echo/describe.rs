@@ -31,7 +31,8 @@ const SHOWN: [HeaderName; 15] = [
 
 /// Returns the places of a request with what they hold: header fields by their names, `:path` and `:authority`, `?NAME` for a
 /// parameter of the query, the JSON Pointer for a text in a JSON body, and `form NAME` for a field of a form. The path is in
-/// clear, and so are header fields that no secret goes into.
+/// clear, and so are header fields that no secret goes into, and names. A part of a query or of a form without `=` is a value
+/// without a name.
 pub(super) fn describe(head: &Parts, body: &[u8]) -> BTreeMap<String, String> {
     let mut shown = Description::default();
     for (name, value) in &head.headers {
@@ -43,13 +44,9 @@ pub(super) fn describe(head: &Parts, body: &[u8]) -> BTreeMap<String, String> {
         shown.add(":authority".to_owned(), authority.to_string());
     }
     let query = head.uri.query().unwrap_or_default();
-    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-        shown.add(format!("?{name}"), fingerprint(value.as_bytes()));
-    }
+    shown.add_pairs("?", query.as_bytes());
     if has_type(&head.headers, "application/x-www-form-urlencoded") {
-        for (name, value) in form_urlencoded::parse(body) {
-            shown.add(format!("form {name}"), fingerprint(value.as_bytes()));
-        }
+        shown.add_pairs("form ", body);
     } else if let Ok(json) = serde_json::from_slice(body) {
         shown.add_json(String::new(), &json);
     }
@@ -76,6 +73,22 @@ impl Description {
             .or_insert(text);
     }
 
+    /// Adds the pairs of a query or of a form. A body of another type that is sent as a form, such as JSON, has no names that can be
+    /// shown: the text before its first `=` may be a value.
+    fn add_pairs(&mut self, place: &str, encoded: &[u8]) {
+        for part in encoded
+            .split(|byte| *byte == b'&')
+            .filter(|part| !part.is_empty())
+        {
+            for (name, value) in form_urlencoded::parse(part) {
+                match part.contains(&b'=') && is_name(&name) {
+                    true => self.add(format!("{place}{name}"), fingerprint(value.as_bytes())),
+                    false => self.add(place.trim_end().to_owned(), fingerprint(part)),
+                }
+            }
+        }
+    }
+
     /// Adds each text of a JSON value. Its nesting is limited by `serde_json`.
     fn add_json(&mut self, pointer: String, value: &Value) {
         match value {
@@ -94,6 +107,13 @@ impl Description {
             }
         }
     }
+}
+
+/// Returns true for a text that names a field in a usual way.
+fn is_name(text: &str) -> bool {
+    let is_usual =
+        |scalar: char| scalar.is_ascii_alphanumeric() || matches!(scalar, '_' | '-' | '.' | '[' | ']' | ':');
+    !text.is_empty() && text.len() <= 64 && text.chars().all(is_usual)
 }
 
 fn header_text(name: &HeaderName, value: &HeaderValue) -> String {
@@ -140,7 +160,8 @@ mod tests {
             .header("x-api-key", "in clear");
         let (head, ()) = request.body(()).unwrap().into_parts();
         let shown = describe(&head, body.as_bytes());
-        assert!(!shown.values().any(|text| text.contains("in clear")), "{shown:?}");
+        let mut texts = shown.keys().chain(shown.values());
+        assert!(!texts.any(|text| text.contains("in clear")), "{shown:?}");
         shown
     }
 
@@ -170,6 +191,12 @@ mod tests {
             "token=in+clear",
         );
         assert_eq!(form["form token"], of("in clear"));
+        let json = "{\"token\": \"in clear=\"}";
+        for (body, place) in [(json, "form"), ("in+clear", "form"), ("a=1&in+clear", "form a")] {
+            let sent_as_form = described("application/x-www-form-urlencoded", body);
+            assert!(sent_as_form.contains_key("form"), "{sent_as_form:?}");
+            assert!(sent_as_form.contains_key(place), "{sent_as_form:?}");
+        }
         assert!(
             described("text/plain", "in clear")
                 .keys()

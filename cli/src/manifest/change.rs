@@ -64,6 +64,19 @@ pub(crate) enum Step {
     },
 }
 
+impl Step {
+    /// Returns true for a change that the injector checks against the secrets, and may refuse, when it is made.
+    pub(crate) fn is_checked_by_injector(&self) -> bool {
+        match self {
+            Self::AddServer(_) | Self::UpdateServer { .. } => true,
+            Self::CreateWorkspace { .. }
+            | Self::UpdateWorkspace { .. }
+            | Self::SetExpiry { .. }
+            | Self::RemoveServer { .. } => false,
+        }
+    }
+}
+
 /// A field that differs. `None` is a field that is not there.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct FieldChange {

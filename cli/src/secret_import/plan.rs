@@ -87,6 +87,18 @@ impl ImportPlan {
         self.puts.sort_by_key(|put| put.fits_nowhere.is_none());
     }
 
+    /// Returns what the plan of the workspace does not take, as a sentence without its full stop, if it does not take all. `room` is
+    /// the number of new secrets that the workspace still takes; `None` for any number, or when it is not known.
+    pub(crate) fn excess(&self, room: Option<u64>) -> Option<String> {
+        let room = usize::try_from(room?).unwrap_or(usize::MAX);
+        let new = self.new_count();
+        let fitting = match room {
+            0 => "none".to_owned(),
+            room => format!("only {room}"),
+        };
+        (new > room).then(|| format!("{fitting} of the {new} new secrets fit into the plan of the workspace"))
+    }
+
     /// Returns the number of secrets that do not exist yet.
     pub(crate) fn new_count(&self) -> usize {
         self.puts.iter().filter(|put| put.present.is_none()).count()
@@ -197,6 +209,23 @@ mod tests {
         assert_eq!(puts, [(1, "GITHUB_TOKEN", Some(3)), (2, "B", None)]);
         assert_eq!(plan.new_count(), 1);
         assert!(plan.left_out.is_empty() && plan.faults.is_empty());
+    }
+
+    #[test]
+    fn a_plan_says_when_it_exceeds_that_of_the_workspace() {
+        let planned = plan("A=1\nB=2\nC=3\n", &["C"], Edits::default());
+        assert_eq!(planned.excess(None), None);
+        // A secret that is replaced needs no room.
+        assert_eq!(planned.excess(Some(2)), None);
+        let excess = |room| planned.excess(Some(room)).unwrap();
+        assert_eq!(
+            excess(1),
+            "only 1 of the 2 new secrets fit into the plan of the workspace"
+        );
+        assert_eq!(
+            excess(0),
+            "none of the 2 new secrets fit into the plan of the workspace"
+        );
     }
 
     #[test]

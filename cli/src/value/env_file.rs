@@ -8,8 +8,8 @@
 //! - `NAME="VALUE"`: the value ends at the next `"`, may have several lines, and may contain the escapes `\n`, `\r`, `\t`, `\"`, `\$` and `\\`.
 //! - Empty lines, and lines that begin with `#`.
 //!
-//! `$` is not expanded. A `#` at the beginning of a value without quotes, or after a space in such a value, is refused,
-//! because other programs read a comment there.
+//! `$` is not expanded. A `#` at the beginning of a value without quotes, or after a space in such a value, is marked, because
+//! other programs read a comment there: `parse` refuses the value, and an import leaves it out.
 
 use std::{iter::Peekable, str::Chars};
 
@@ -26,6 +26,8 @@ pub(crate) struct EnvFileEntry {
     pub(crate) value: Zeroizing<String>,
     /// True when the value has quotes around it.
     pub(crate) is_quoted: bool,
+    /// True when a `#` in the value may begin a comment.
+    pub(crate) may_have_comment: bool,
 }
 
 /// The reason for refusing a file. The message never quotes the file, because any part of the file may be a value.
@@ -71,6 +73,9 @@ pub(crate) fn parse(text: &str) -> Result<Vec<EnvFileEntry>, EnvFileError> {
         if entries.iter().any(|before| before.name == entry.name) {
             return Err(refused(EnvFileFault::Duplicate));
         }
+        if entry.may_have_comment {
+            return Err(refused(EnvFileFault::Comment));
+        }
         if entry.value.is_empty() {
             return Err(refused(EnvFileFault::Empty));
         }
@@ -89,6 +94,11 @@ pub(crate) fn read(text: &str) -> impl Iterator<Item = Result<EnvFileEntry, EnvF
         is_line_start: true,
     };
     std::iter::from_fn(move || reader.next_entry())
+}
+
+/// Returns true when other programs read a comment in a value without quotes.
+fn has_comment(value: &str) -> bool {
+    value.starts_with('#') || value.contains(" #") || value.contains("\t#")
 }
 
 struct Reader<'t> {
@@ -131,12 +141,14 @@ impl Reader<'_> {
             Some(quote) => self.quoted(quote)?,
             None => self.unquoted()?,
         };
+        let may_have_comment = quote.is_none() && has_comment(&value);
         Ok(Some(EnvFileEntry {
             line,
             given,
             name,
             value,
             is_quoted: quote.is_some(),
+            may_have_comment,
         }))
     }
 
@@ -191,9 +203,6 @@ impl Reader<'_> {
         // value.
         if !value.is_empty() && value.bytes().all(|byte| byte == b'=') {
             return Err(EnvFileFault::NoEqualsSign);
-        }
-        if value.starts_with('#') || value.contains(" #") || value.contains("\t#") {
-            return Err(EnvFileFault::Comment);
         }
         Ok(Zeroizing::new(value.to_owned()))
     }
@@ -314,7 +323,7 @@ mod tests {
                 (3, Err(EnvFileFault::Escape)),
                 (5, Err(EnvFileFault::AfterQuote)),
                 (7, Ok("D".to_owned())),
-                (8, Err(EnvFileFault::Comment)),
+                (8, Ok("E".to_owned())),
                 (9, Ok("-A".to_owned())),
                 (10, Err(EnvFileFault::Unclosed)),
             ]

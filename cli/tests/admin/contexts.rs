@@ -115,6 +115,11 @@ async fn a_context_of_a_directory_follows_the_addresses_of_the_directory() {
     assert_eq!(listed.code, 0, "{}", listed.err);
     // Nothing is hidden from a user who stands beside the directory.
     assert_eq!(services.ok(&["workspace", "list"]).await.err, "");
+    let shown = services.ok(&["context", "show"]).await.out;
+    assert!(
+        shown.contains("Vault:") && shown.contains("admin.pem") && !shown.contains(" -\n"),
+        "{shown}"
+    );
     let contexts = services.json(&["context", "list"]).await;
     let dir = contexts["contexts"][0]["dir"].as_str().unwrap();
     assert!(dir.starts_with('/'), "{dir}");

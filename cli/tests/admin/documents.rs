@@ -100,6 +100,13 @@ async fn a_workspace_goes_through_a_document_without_values() {
         "{}",
         planned.out
     );
+    assert!(
+        planned
+            .err
+            .contains("The injector checks a server when it is added or changed"),
+        "{}",
+        planned.err
+    );
     services.fails(66, &["workspace", "show", "v"]).await;
     let made = apply(&services, &copy, &[]).await;
     assert_eq!(made.code, 0, "{}", made.err);

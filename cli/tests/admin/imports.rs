@@ -147,7 +147,10 @@ async fn a_file_that_cannot_be_read_sets_nothing() {
     let import = [&IMPORT[..], &["file", "--yes"]].concat();
     for (text, problem) in [
         ("A=1\nhunter2\nB=hunter2 # x\n", "line 2: it is not NAME=VALUE"),
-        ("A=aHVudGVy\nhunter2=\n", "line 2: there is nothing after"),
+        (
+            "A=aHVudGVyMiBodW50ZXIyIGh1\nbnRlcjI=\n",
+            "line 2: this looks like the last line",
+        ),
         ("A=1\nB='hunter2", "line 2: the quote"),
         ("{\"A\": \"1\",\n\"B\": hunter2}", "line 2: it is not JSON"),
         ("", "there is nothing in it"),
@@ -197,6 +200,15 @@ async fn secrets_that_were_not_set_are_named_with_the_reason() {
     let services = TestServices::with_workspace().await;
     put_many(&services, "w", 9).await;
     write(&services, "NEW=1\nNEWER=1\nNAME_0=1\n");
+    let planned = services
+        .aerostack(&[&IMPORT[..], &["file", "--dry-run"]].concat())
+        .await;
+    assert!(
+        planned.out.contains("only 1 of the 2 new secrets fit")
+            && planned.out.contains("workspace update w --plan"),
+        "{}",
+        planned.out
+    );
     let output = services
         .aerostack(&[&IMPORT[..], &["file", "--yes"]].concat())
         .await;

@@ -481,3 +481,15 @@ async fn a_deletion_is_confirmed_at_a_terminal_only() {
     services.ok(&["workspace", "secret", "delete", "w", "C"]).await;
     assert!(!secrets().await.contains("\nB ") && !secrets().await.contains("\nC "));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_who_wants_to_read_a_value_learns_that_nothing_does() {
+    let services = TestServices::with_workspace().await;
+    let message = services
+        .fails(64, &["workspace", "secret", "get", "w", "A"])
+        .await;
+    assert!(
+        message.contains("no command reads the value") && message.contains("secret versions w A"),
+        "{message}"
+    );
+}

@@ -24,15 +24,20 @@ use crate::{
 struct DevWithConsole {
     child: Child,
     link: String,
-    /// The line after the link.
+    /// The line after the link, which says that the wanted port was taken.
     note: String,
 }
 
 impl DevWithConsole {
     fn start(dir: &Path, console: &str) -> Self {
+        Self::start_with(dir, console, &[])
+    }
+
+    fn start_with(dir: &Path, console: &str, flags: &[&str]) -> Self {
         let log = std::fs::File::create(dir.with_extension("log")).unwrap();
         let mut child = command(dir)
             .args(["--console-addr", console])
+            .args(flags)
             .stdout(Stdio::piped())
             .stderr(log)
             .spawn()
@@ -47,9 +52,10 @@ impl DevWithConsole {
         let mut next = || lines.next().expect("it ended").unwrap();
         while !dev.link.contains("/sign-in?token=") {
             dev.link = next().trim().to_owned();
-            assert_ne!(dev.link, "Listening:", "it printed no link");
         }
-        dev.note = next();
+        if console != "127.0.0.1:0" {
+            dev.note = next();
+        }
         dev
     }
 
@@ -103,6 +109,23 @@ async fn a_console_whose_port_is_taken_has_another_one() {
     assert!(dev.note.contains("has port"), "{}", dev.note);
     let mut browser = Browser::signed_in(&dev.link).await;
     assert_eq!(browser.get("/").await.status, StatusCode::OK);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_demo_upstream_is_offered_as_a_server_and_keeps_its_port() {
+    let home = tempfile::tempdir().unwrap();
+    let dir = home.path().join("dev");
+    let mut urls = Vec::new();
+    for _ in 0..2 {
+        let dev = DevWithConsole::start_with(&dir, "127.0.0.1:0", &["--demo"]);
+        let mut browser = Browser::signed_in(&dev.link).await;
+        let choice = browser.get("/w/demo/add-server").await;
+        assert!(choice.has("The demo upstream"), "{}", choice.text);
+        let form = browser.get("/w/demo/add-server/form?demo=yes").await;
+        let url = crate::browser::between(&form.text, "value=\"http://127.0.0.1:", "\"");
+        urls.push(url.to_owned());
+    }
+    assert_eq!(urls[0], urls[1]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -160,11 +183,12 @@ async fn no_link_is_printed_without_a_console() {
         if flags.contains(&"--once") {
             printed.read_to_string(&mut text).unwrap();
         } else {
-            // The link would come before the list of the listeners.
-            while !text.contains("Listening:") {
+            while !text.contains("grpcurl") {
                 assert_ne!(printed.read_line(&mut text).unwrap(), 0, "it ended: {text}");
             }
             kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+            // The link would come after the next steps.
+            printed.read_to_string(&mut text).unwrap();
         }
         assert!(child.wait().unwrap().success(), "{text}");
         assert!(!text.is_empty() && !text.contains("sign-in"), "{text}");

@@ -181,7 +181,7 @@ async fn a_text_that_cannot_be_read_is_refused_with_its_lines_and_not_kept() {
     let console = Console::start().await;
     let mut browser = with_workspace(&console, "pro").await;
     let (number, _) = preview(&mut browser, "A=planted\n").await;
-    let answer = paste(&mut browser, "A=planted\nplanted\nB=planted # planted\n").await;
+    let answer = paste(&mut browser, "A=planted\nplanted\nB='planted\n").await;
     assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY);
     assert!(
         answer.has("<th scope=\"row\">Line 2</th>")
@@ -190,10 +190,10 @@ async fn a_text_that_cannot_be_read_is_refused_with_its_lines_and_not_kept() {
         "{}",
         answer.text
     );
-    let answer = paste(&mut browser, "A=aHVudGVy\nplanted=\n").await;
+    let answer = paste(&mut browser, "A=cGxhbnRlZCBwbGFudGVkIHBs\nYW50ZWQ=\n").await;
     assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY);
     assert!(
-        answer.has("<th scope=\"row\">Line 2</th>") && answer.has("nothing after"),
+        answer.has("<th scope=\"row\">Line 2</th>") && answer.has("looks like the last line"),
         "{}",
         answer.text
     );
@@ -301,6 +301,28 @@ async fn what_was_not_stored_is_named_with_the_reason() {
     let values = decrypt(&console, &["KEY_0", "KEY_1", "KEY_2"]).await;
     let values: Vec<_> = values.iter().map(|secret| secret.value.as_slice()).collect();
     assert_eq!(values, [b"new".as_slice(), b"theirs", b"new"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_preview_says_what_does_not_fit_into_the_plan_and_what_is_left_out() {
+    let console = Console::start().await;
+    let mut browser = with_workspace(&console, "free").await;
+    let lines: String = (0..11).map(|index| format!("KEY_{index}=1\n")).collect();
+    let (_, preview) = preview(&mut browser, &format!("{lines}EMPTY=\nNOTE=x # a note\n")).await;
+    for text in [
+        "Only 10 of the 11 new secrets fit into the plan of the workspace.",
+        "<a href=\"/w/w/settings\">Choose a larger plan</a>",
+        "The console keeps the values until",
+        "There is no value.",
+        "<code>#</code> may begin a comment",
+    ] {
+        assert!(preview.has(text), "{text}: {}", preview.text);
+    }
+    let settings = browser.get("/w/w/settings").await;
+    let revision = between(&settings.text, "name=\"revision\" value=\"", "\"");
+    let larger = [("plan", "pro"), ("kept_versions", "3"), ("revision", revision)];
+    browser.change("/w/w/settings", &larger).await;
+    assert!(!browser.get(PREVIEW).await.has("fit into the plan"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

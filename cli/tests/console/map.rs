@@ -96,6 +96,23 @@ async fn the_map_shows_what_goes_where_and_what_does_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_value_that_does_not_fit_its_place_is_drawn_as_refused() {
+    let console = Console::start().await;
+    let mut browser = with_workspace(&console).await;
+    let lines = [("name", "LINES"), ("value", "two\r\nlines")];
+    browser.post("/w/w/secrets", &lines).await.leads_to();
+    add_server(&console, "api", "https://api.example.com", &["LINES"], &[]).await;
+    let page = browser.get("/w/w/map").await;
+    assert!(
+        page.has("the value of <b class=\"mono\">LINES</b> does not fit its place")
+            && page.has("class=\"line optional refused\""),
+        "{}",
+        page.text
+    );
+    assert!(!page.has("Not checked for every server"), "{}", page.text);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_map_of_a_thousand_secrets_and_fifty_servers_is_there_at_once() {
     let console = Console::start().await;
     let mut browser = with_workspace(&console).await;

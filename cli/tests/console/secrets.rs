@@ -58,14 +58,46 @@ async fn a_secret_is_added_replaced_restored_and_deleted_by_forms() {
     assert_eq!(again.status, StatusCode::UNPROCESSABLE_ENTITY);
     assert!(again.has("The secret was changed meanwhile"), "{}", again.text);
 
+    let confirm = browser
+        .get("/w/w/secrets/GITHUB_TOKEN/restore?version=1&present=2")
+        .await;
+    assert!(
+        confirm.has("Restore version 1 of") && !confirm.has("is deleted by this"),
+        "{}",
+        confirm.text
+    );
+    for stale in [
+        "version=1&present=1",
+        "version=2&present=2",
+        "version=7&present=2",
+    ] {
+        let page = browser
+            .get(&format!("/w/w/secrets/GITHUB_TOKEN/restore?{stale}"))
+            .await;
+        assert!(
+            page.has("The secret was changed meanwhile."),
+            "{stale}: {}",
+            page.text
+        );
+    }
     let restored = [("version", "1"), ("present", "2")];
     let page = browser
         .change("/w/w/secrets/GITHUB_TOKEN/restore", &restored)
         .await;
     assert!(
-        page.has("is the present one again, as version 3"),
+        page.has("is the present one again, as version 3")
+            && page.has("href=\"/w/w/add-server/form?secret=GITHUB_TOKEN\""),
         "{}",
         page.text
+    );
+    // The workspace keeps three versions.
+    let confirm = browser
+        .get("/w/w/secrets/GITHUB_TOKEN/restore?version=2&present=3")
+        .await;
+    assert!(
+        confirm.has("the oldest one, version 1, is deleted by this"),
+        "{}",
+        confirm.text
     );
 
     assert!(

@@ -73,7 +73,9 @@ async fn a_server_is_added_called_edited_and_deleted_by_forms() {
 
     let page = browser.change(FORM, &bearer("api", &url, "api-token")).await;
     assert!(
-        page.has("The server <code>api</code> was added."),
+        page.has("The server <code>api</code> was added. It gets the secret <code>API_TOKEN</code>, which does not exist yet.")
+            && page.has(">Add API_TOKEN</a>")
+            && !page.has("to see it work"),
         "{}",
         page.text
     );

@@ -10,7 +10,7 @@ async function makeWorkspace(page) {
   await loaded(page, "/workspaces/new");
   // The field for the name has the focus.
   await page.keyboard.type("shop");
-  await tabTo(page, "The vault's default");
+  await tabTo(page, "The vault's default\nthe operator's setting --default-plan");
   await page.keyboard.press("ArrowDown");
   await page.keyboard.press("ArrowDown");
   await activate(page, "Create workspace");
@@ -39,6 +39,8 @@ async function replaceAndRestore(page) {
   await activate(page, "Replace value", "Enter", "button");
   await shows(page, "has a new value: version 2");
   await activate(page, "Restore version 1");
+  await loaded(page, "/restore?version=1&present=2");
+  await activate(page, "Restore", "Enter", "button");
   await shows(page, "as version 3");
 }
 

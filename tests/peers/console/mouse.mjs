@@ -43,7 +43,8 @@ async function replaceAndRestore(page) {
   await field(page, "Value").fill("value-of-the-second-version");
   await click(page, "button", "Replace value");
   await shows(page, "has a new value: version 2");
-  await click(page, "button", "Restore version 1");
+  await click(page, "link", "Restore version 1");
+  await click(page, "button", "Restore");
   await shows(page, "as version 3");
 }
 

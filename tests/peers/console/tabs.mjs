@@ -20,7 +20,7 @@ await scenario(async (browser) => {
   await shows(second, "has a new value: version 3");
 
   // A page that shows an older version restores and deletes nothing.
-  await first.getByRole("button", { name: "Restore version 1" }).click();
+  await first.getByRole("link", { name: "Restore version 1" }).click();
   await first.getByRole("alert").waitFor();
   await first.goto(`${secret}/delete`);
   await second.goto(`${secret}/replace`);

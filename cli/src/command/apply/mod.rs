@@ -89,9 +89,7 @@ impl ApplyArgs {
         if dry_run {
             return dry_run_report(output, &place, &difference);
         }
-        if !yes {
-            confirm_losses(&place, &difference)?;
-        }
+        let was_shown = !yes && confirm_losses(&place, &difference)?;
         let steps = Steps {
             vault: &vault,
             injector: &injector,
@@ -103,7 +101,7 @@ impl ApplyArgs {
             return Err(failure);
         }
         let applied = Applied::of(&place, &difference, false, warnings);
-        let report = Report::new(output, &applied, |_| applied_text(&place, &difference))?;
+        let report = Report::new(output, &applied, |_| applied_text(&place, &difference, was_shown))?;
         Ok(match output.output {
             OutputFormat::Table => applied
                 .warnings
@@ -148,18 +146,25 @@ fn dry_run_report(output: OutputArgs, place: &Place<'_>, difference: &Difference
         is_negative,
         ..report
     };
-    Ok(match is_negative {
-        true => report.note("Nothing was changed, because of --dry-run"),
+    if !is_negative {
+        return Ok(report);
+    }
+    let report = match difference.changes.iter().any(|change| change.step.is_checked_by_injector()) {
+        true => report.note(
+            "The injector checks a server when it is added or changed, and may refuse it then, such as for a secret that is bound to \
+             other origins",
+        ),
         false => report,
-    })
+    };
+    Ok(report.note("Nothing was changed, because of --dry-run"))
 }
 
 /// Asks at the terminal before servers are removed or old versions are lost. Without the user's consent, the command changes
-/// nothing.
-fn confirm_losses(place: &Place<'_>, difference: &Difference) -> Result<(), Failure> {
+/// nothing. Returns true when the question has shown the difference.
+fn confirm_losses(place: &Place<'_>, difference: &Difference) -> Result<bool, Failure> {
     let losses = difference.losses();
     if losses.is_empty() {
-        return Ok(());
+        return Ok(false);
     }
     let losses = losses.join(", ");
     let question = format!(
@@ -167,7 +172,7 @@ fn confirm_losses(place: &Place<'_>, difference: &Difference) -> Result<(), Fail
         difference_text(place, difference)
     );
     match confirm(&format!("deleting {losses} from {place}"), &question)? {
-        true => Ok(()),
+        true => Ok(true),
         false => Err(Failure::new(FailureKind::Negative, "nothing was changed")),
     }
 }

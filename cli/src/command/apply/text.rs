@@ -153,9 +153,12 @@ pub(super) fn change_name(workspace: &WorkspaceName, step: &Step) -> String {
     format!("{} {kind} {name}", action.name)
 }
 
-/// Returns the text of a difference whose changes were made.
-pub(super) fn applied_text(place: &Place<'_>, difference: &Difference) -> String {
-    let text = difference_text(place, difference);
+/// Returns the text of a difference whose changes were made. It has the changes themselves unless a question has shown them.
+pub(super) fn applied_text(place: &Place<'_>, difference: &Difference, was_shown: bool) -> String {
+    let text = match was_shown {
+        true => String::new(),
+        false => difference_text(place, difference),
+    };
     match difference.changes.len() {
         0 => text,
         1 => format!("{text}1 change applied to {place}.\n"),

@@ -7,6 +7,7 @@ use std::{
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
+use proto::vault::v1::{GetWorkspaceRequest, workspace_service_client::WorkspaceServiceClient};
 
 use super::{
     args::{ExpiryArgs, Metadata, MetadataArgs},
@@ -18,6 +19,7 @@ use crate::{
     connect::Remote,
     failure::{Failure, FailureKind},
     output::{OutputArgs, Report},
+    plan_limit::secret_room,
     secret_import::{ImportOptions, ImportPlan, PlannedPut, put_all},
     value::{Edits, import, read_text},
 };
@@ -74,7 +76,8 @@ impl ImportSecretsArgs {
             expires_at: expiry.time(),
         };
         let plan = plan(vault, &workspace, &file, format, edits).await?;
-        let preview = Preview::of(&plan, &workspace, options.expires_at.is_none());
+        let excess = plan.excess(room(vault, &workspace).await);
+        let preview = Preview::of(&plan, &workspace, options.expires_at.is_none(), excess);
         if dry_run {
             return preview.report(output);
         }
@@ -122,6 +125,17 @@ async fn plan(
     }
     let present = list::secrets(vault, workspace).await?;
     Ok(ImportPlan::of(file, present, edits))
+}
+
+/// Returns the number of new secrets that the workspace still takes. It is not known to an identity that may not see the
+/// workspace itself: then the vault says it at the put.
+async fn room(vault: &Remote, workspace: &str) -> Option<u64> {
+    let request = GetWorkspaceRequest {
+        name: workspace.to_owned(),
+    };
+    let mut client = WorkspaceServiceClient::new(vault.channel.clone());
+    let answer = vault.answer(client.get_workspace(request)).await.ok()?;
+    secret_room(&answer.workspace?)
 }
 
 /// Returns the message about the lines that cannot be read.

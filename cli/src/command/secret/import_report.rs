@@ -18,6 +18,8 @@ pub(super) struct Preview {
     secrets: Vec<PlannedSecret>,
     /// Parts of the file that were left out because of their meaning.
     notes: Vec<String>,
+    /// What the plan of the workspace does not take.
+    plan_limit: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -71,8 +73,13 @@ impl LeftOutEntry {
 }
 
 impl Preview {
-    /// `never_expires` is true when the values get no expiry.
-    pub(super) fn of(plan: &ImportPlan, workspace: &str, never_expires: bool) -> Self {
+    /// `never_expires` is true when the values get no expiry. `plan_limit` says what the plan of the workspace does not take.
+    pub(super) fn of(
+        plan: &ImportPlan,
+        workspace: &str,
+        never_expires: bool,
+        plan_limit: Option<String>,
+    ) -> Self {
         let left_out = plan.left_out.iter().map(|entry| LeftOutEntry {
             line: entry.line,
             given: entry.given.clone(),
@@ -88,6 +95,7 @@ impl Preview {
                 .map(|put| PlannedSecret::of(put, never_expires))
                 .collect(),
             notes: plan.notes.clone(),
+            plan_limit,
         }
     }
 
@@ -106,6 +114,12 @@ impl Preview {
         for note in &self.notes {
             text.push_str(note);
             text.push('\n');
+        }
+        if let Some(excess) = &self.plan_limit {
+            text.push_str(&format!(
+                "warning: {excess}; a larger one: aerostack workspace update {} --plan PLAN\n",
+                self.workspace
+            ));
         }
         text
     }

@@ -18,7 +18,11 @@ use self::{
     set::SetSecretArgs,
     versions::{ListVersionsArgs, RestoreVersionArgs},
 };
-use crate::{connect::Connection, failure::Failure, output::Report};
+use crate::{
+    connect::Connection,
+    failure::{Failure, FailureKind},
+    output::Report,
+};
 
 #[derive(Debug, Subcommand)]
 #[command(after_help = "\
@@ -43,6 +47,19 @@ pub enum SecretCommand {
     Versions(ListVersionsArgs),
     /// Make the value of a kept version the current one, under a new version number, without showing the value
     Restore(RestoreVersionArgs),
+    /// Explain that nothing reads a value back
+    #[command(
+        hide = true,
+        after_help = "\
+Example:\n\
+\x20 aerostack workspace secret get my-workspace GITHUB_TOKEN"
+    )]
+    Get {
+        /// The workspace
+        workspace: String,
+        /// The secret
+        name: String,
+    },
     /// Delete a secret with all its versions. Servers that use it stay unchanged, and no longer get it
     ///
     /// On a terminal the command asks first, unless --yes is given. Without a terminal it does not ask.
@@ -57,7 +74,16 @@ impl SecretCommand {
             Self::List(args) => list::list(args, &connection.vault()?).await,
             Self::Versions(args) => versions::versions(args, &connection.vault()?).await,
             Self::Restore(args) => versions::restore(args, &connection.vault()?).await,
+            Self::Get { workspace, name } => Err(no_value(&workspace, &name)),
             Self::Delete(args) => delete::delete(args, connection).await,
         }
     }
+}
+
+/// Returns the answer to a person who wants to read a value.
+fn no_value(workspace: &str, name: &str) -> Failure {
+    let message = "no command reads the value of a secret back: only the injector gets it, for a call";
+    Failure::new(FailureKind::Usage, message).hint(format!(
+        "`aerostack workspace secret versions {workspace} {name}` shows what is known about it, and `secret set` replaces the value"
+    ))
 }

@@ -125,6 +125,7 @@ async fn set_all(
         name,
         value,
         is_quoted: _,
+        may_have_comment: _,
     } in entries
     {
         let value = Zeroizing::new(value.as_bytes().to_vec());

@@ -3,6 +3,13 @@
 
 const PAUSE_MS = 250;
 
+// Writes what a field holds into an example in the text of its help.
+export function showInExample(example) {
+  const field = document.getElementById(example.dataset.shows);
+  const proposal = example.textContent;
+  field?.addEventListener("input", () => { example.textContent = field.value.trim() || proposal; });
+}
+
 export function keepPicture(form) {
   let timer;
   let running;

@@ -23,7 +23,7 @@ async fn console() -> (SharedApp, TempDir) {
     };
     let connection = Connection::find(&args, |_| None).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let console = Console::for_one_person(listener, connection).unwrap();
+    let console = Console::for_one_person(listener, connection, None).unwrap();
     (console.app, home)
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use proto::{injector::v1::Server, vault::v1::Secret};
 
 use super::reach::Outcome;
+use crate::console::services::Explained;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SecretState {
@@ -48,7 +49,13 @@ pub(crate) struct Graph {
 
 impl Graph {
     /// `workspace_uid` is the uid of the present workspace, when this identity may know it.
-    pub(crate) fn of(workspace_uid: Option<&str>, secrets: &[Secret], servers: &[Server]) -> Self {
+    /// `explained` has the injector's explanations of the first servers, as far as the injector gave them.
+    pub(crate) fn of(
+        workspace_uid: Option<&str>,
+        secrets: &[Secret],
+        servers: &[Server],
+        explained: &[Explained],
+    ) -> Self {
         let mut nodes: Vec<_> = secrets.iter().map(node_of).collect();
         let mut by_name: BTreeMap<_, _> = secrets
             .iter()
@@ -65,6 +72,10 @@ impl Graph {
                 let outcome = match secrets.get(index) {
                     Some(secret) => Outcome::of(secret, server, is_required),
                     None => Outcome::of_missing(is_required),
+                };
+                let outcome = match explained.get(server_index) {
+                    Some(Ok(explained)) => outcome.with_value(name, explained),
+                    Some(Err(_)) | None => outcome,
                 };
                 lines.push(Line {
                     secret: index,
@@ -190,7 +201,7 @@ mod tests {
             server("b", &["GONE"], &[]),
             server("c", &[], &[]),
         ];
-        let graph = Graph::of(None, &[secret("ONE"), secret("SPARE")], &servers);
+        let graph = Graph::of(None, &[secret("ONE"), secret("SPARE")], &servers, &[]);
         let lines: Vec<_> = graph
             .lines
             .iter()
@@ -226,7 +237,7 @@ mod tests {
             client_cert_secret: "CERT".to_owned(),
             ..Default::default()
         });
-        let graph = Graph::of(None, &[secret("CERT")], &[server]);
+        let graph = Graph::of(None, &[secret("CERT")], &[server], &[]);
         assert!(graph.unused_secrets().is_empty());
         assert!(
             graph
@@ -245,7 +256,7 @@ mod tests {
         new.workspace_uid = "new".to_owned();
         let servers = [old, new];
         let marks = |uid| {
-            let nodes = Graph::of(uid, &[], &servers).servers.into_iter();
+            let nodes = Graph::of(uid, &[], &servers, &[]).servers.into_iter();
             nodes
                 .map(|server| server.is_of_deleted_workspace)
                 .collect::<Vec<_>>()

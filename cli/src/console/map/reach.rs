@@ -2,7 +2,7 @@
 
 use proto::{
     Origin, OriginPattern,
-    injector::v1::{Server, UpstreamTls},
+    injector::v1::{ExplainInjectionResponse, ExplainedSecret, Server, UpstreamTls, explained_secret::State},
     origin::allows,
     vault::v1::Secret,
 };
@@ -28,6 +28,10 @@ pub(crate) enum Refusal {
     OtherOrigin,
     /// The secret is bound to origins, and nothing proves that the server is the host of its URL.
     NotVerified,
+    /// The value does not fit the place that it goes to.
+    Unfit,
+    /// The vault cannot decrypt the value.
+    Unreadable,
 }
 
 impl Outcome {
@@ -40,6 +44,30 @@ impl Outcome {
                 Some(refusal) => Self::Refused(refusal),
                 None => Self::Sent,
             },
+        }
+    }
+
+    /// Adds what only the injector knows, because it depends on the value: whether the value can be read, and fits its place.
+    /// `explained` is the injector's explanation of the server.
+    pub(super) fn with_value(self, secret: &str, explained: &ExplainInjectionResponse) -> Self {
+        let mut states = explained
+            .secrets
+            .iter()
+            .filter(|explained| explained.name == secret)
+            .map(ExplainedSecret::state);
+        let refusal = states.find_map(|state| match state {
+            State::Unfit => Some(Refusal::Unfit),
+            State::Unreadable => Some(Refusal::Unreadable),
+            State::Injected
+            | State::Missing
+            | State::Expired
+            | State::OriginRefused
+            | State::UpstreamNotVerified
+            | State::Unspecified => None,
+        });
+        match (self, refusal) {
+            (Self::Sent, Some(refusal)) => Self::Refused(refusal),
+            (outcome, _) => outcome,
         }
     }
 
@@ -136,6 +164,27 @@ mod tests {
         assert_eq!(Outcome::of(&expired, &server, false), Outcome::LeftOut);
         assert_eq!(Outcome::of_missing(true), Outcome::Refused(Refusal::Missing));
         assert_eq!(Outcome::of_missing(false), Outcome::LeftOut);
+    }
+
+    #[test]
+    fn a_value_that_does_not_fit_its_place_refuses_the_call() {
+        let explained = |state: State| ExplainInjectionResponse {
+            secrets: vec![ExplainedSecret {
+                name: "A".to_owned(),
+                state: state.into(),
+                ..Default::default()
+            }],
+            would_forward: false,
+        };
+        let unfit = explained(State::Unfit);
+        assert_eq!(
+            Outcome::Sent.with_value("A", &unfit),
+            Outcome::Refused(Refusal::Unfit)
+        );
+        assert_eq!(Outcome::Sent.with_value("B", &unfit), Outcome::Sent);
+        assert_eq!(Outcome::LeftOut.with_value("A", &unfit), Outcome::LeftOut);
+        let injected = explained(State::Injected);
+        assert_eq!(Outcome::Sent.with_value("A", &injected), Outcome::Sent);
     }
 
     #[test]

@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn values_are_forgotten_after_two_minutes_and_at_sign_out() {
+    async fn values_are_forgotten_after_ten_minutes_and_at_sign_out() {
         let sign_ins = SignIns::default();
         let link = sign_ins.new_link().unwrap();
         let Ok(SignIn::New(session)) = sign_ins.sign_in(&link, &[], true) else {

@@ -20,10 +20,13 @@ use crate::{
         session_memory::{ImportResults, ImportState, WaitingImport},
         sign_in::Session,
         view::{
-            FormError, Notice, Section, Submit, cell, count, error_summary, hidden, prose, sentence, submit,
+            FormError, Notice, Section, Submit, cell, count, error_summary, hidden, icon, prose, sentence,
+            submit, time_of_day,
         },
+        workspace_access::WorkspaceAccess,
     },
     failure::{Failure, FailureKind},
+    plan_limit::secret_room,
     secret_import::{ImportOptions, ImportPlan, LeftOut, PlannedPut, put_all},
 };
 
@@ -37,6 +40,7 @@ pub(in crate::console) async fn show(InWorkspace(workspace): InWorkspace, visit:
         &SecretFields::of(&Fields::default()),
         None,
     )
+    .await
 }
 
 /// Puts the secrets of the plan. The puts go on when the browser goes away, so that none is cut off in the middle, and the
@@ -49,7 +53,7 @@ pub(in crate::console) async fn confirm(
     let entered = SecretFields::of(&fields);
     let options = match options(&entered) {
         Ok(options) => options,
-        Err(error) => return page(&visit, workspace, &entered, Some(&error)),
+        Err(error) => return page(&visit, workspace, &entered, Some(&error)).await,
     };
     let number = fields.number("import");
     let Some(plan) = visit.session.memory.confirm(workspace, number) else {
@@ -120,7 +124,7 @@ async fn put(
 
 /// Empty fields keep the origins and labels of the secrets that are replaced.
 fn options(entered: &SecretFields) -> Result<ImportOptions, FormError> {
-    let (origins, labels) = (entered.origins(), entered.labels()?);
+    let (origins, labels) = (entered.origins()?, entered.labels()?);
     Ok(ImportOptions {
         origins: Some(origins).filter(|origins| !origins.is_empty()),
         labels: Some(labels).filter(|labels| !labels.is_empty()),
@@ -128,12 +132,22 @@ fn options(entered: &SecretFields) -> Result<ImportOptions, FormError> {
     })
 }
 
-fn page(visit: &PageRequest, workspace: &str, entered: &SecretFields, error: Option<&FormError>) -> Response {
+async fn page(
+    visit: &PageRequest,
+    workspace: &str,
+    entered: &SecretFields,
+    error: Option<&FormError>,
+) -> Response {
+    // Read for each page, because a person may choose a larger plan meanwhile. Only an administrator sees the plan.
+    let room = match visit.app.services.workspace_access(workspace).await {
+        Ok(WorkspaceAccess::Admin(workspace)) => secret_room(&workspace),
+        Ok(WorkspaceAccess::Editor | WorkspaceAccess::Viewer) | Err(_) => None,
+    };
     let csrf = visit.session.csrf.reveal();
     let shown = visit
         .session
         .memory
-        .waiting(workspace, |import| preview(import, entered, csrf, error));
+        .waiting(workspace, |import| preview(import, room, entered, csrf, error));
     match shown {
         Some(body) => render_form(visit, "Preview", Section::Workspaces, error, &body),
         None => forgotten(visit, workspace),
@@ -142,7 +156,7 @@ fn page(visit: &PageRequest, workspace: &str, entered: &SecretFields, error: Opt
 
 /// Answers when the values are no longer there.
 fn forgotten(visit: &PageRequest, workspace: &str) -> Response {
-    let text = "the console keeps a pasted text for two minutes, and only until it is stored or replaced by another one";
+    let text = "the console keeps a pasted text for ten minutes, and only until it is stored or replaced by another one";
     let failure = Failure::new(FailureKind::NotFound, text);
     let error = FormError::from(failure).link(format!("/w/{workspace}/secrets/import"), "Paste it again");
     let body = html! {
@@ -159,7 +173,9 @@ fn preview(
         number,
         workspace,
         plan,
+        kept_until,
     }: &WaitingImport,
+    room: Option<u64>,
     entered: &SecretFields,
     csrf: &str,
     error: Option<&FormError>,
@@ -169,10 +185,21 @@ fn preview(
         div.heading {
             div {
                 h1 { "Preview" }
-                p.quiet { (summary(plan)) }
+                p.quiet {
+                    (summary(plan)) " The console keeps the values until " (time_of_day(*kept_until)) " and then forgets them."
+                }
             }
         }
         (error_summary(error))
+        @if let Some(excess) = plan.excess(room) {
+            div.notice.warn {
+                (icon("warning"))
+                p {
+                    (sentence(&excess)) " The vault refuses the others. "
+                    a href={ "/w/" (workspace) "/settings" } { "Choose a larger plan" } " first, and come back to this page."
+                }
+            }
+        }
         @for note in &plan.notes { div.notice.warn { p { (prose(note)) } } }
         @if !plan.left_out.is_empty() { (left_out(&plan.left_out)) }
         @if plan.puts.is_empty() {
@@ -187,7 +214,7 @@ fn preview(
 fn summary(plan: &ImportPlan) -> String {
     let new = plan.new_count();
     format!(
-        "Read as {}: {} to create, {} to replace, {} left out. The console keeps the values for two minutes.",
+        "Read as {}: {} to create, {} to replace, {} left out.",
         plan.format,
         new,
         plan.puts.len() - new,

@@ -23,6 +23,7 @@ mod secret_access;
 pub(super) mod secret_delete;
 mod secret_form;
 pub(super) mod secret_put;
+pub(super) mod secret_restore;
 pub(super) mod secrets;
 mod selection;
 pub(super) mod servers;

@@ -3,7 +3,7 @@
 use maud::{Markup, html};
 use proto::vault::v1::Plan;
 
-use crate::console::view::bar;
+use crate::{console::view::bar, plan_limit::secret_limit};
 
 /// The plans, from the smallest.
 const PLANS: [Plan; 5] = [
@@ -25,19 +25,8 @@ pub(super) fn label(plan: Plan) -> &'static str {
     }
 }
 
-/// Returns the number of secrets that a plan allows, and `None` for any number.
-fn limit(plan: Plan) -> Option<u64> {
-    match plan {
-        Plan::Free => Some(10),
-        Plan::Starter => Some(50),
-        Plan::Pro => Some(200),
-        Plan::Business => Some(1000),
-        Plan::Enterprise | Plan::Unspecified => None,
-    }
-}
-
 fn limit_text(plan: Plan) -> String {
-    match limit(plan) {
+    match secret_limit(plan) {
         Some(1000) => "1,000 secrets".to_owned(),
         Some(limit) => format!("{limit} secrets"),
         None => "any number of secrets".to_owned(),
@@ -54,7 +43,7 @@ pub(super) fn parse(text: &str) -> Plan {
 pub(super) fn usage(plan: Plan, used: u64) -> Markup {
     html! {
         div.usage {
-            @if let Some(limit) = limit(plan) {
+            @if let Some(limit) = secret_limit(plan) {
                 (bar(used, limit))
                 span.number { (used) " of " (limit) }
             } @else {
@@ -72,7 +61,7 @@ pub(super) fn choice(chosen: Plan, default_plan: bool) -> Markup {
             @if default_plan {
                 label {
                     input type="radio" name="plan" value="" checked[chosen == Plan::Unspecified];
-                    span { "The vault's default" }
+                    span { "The vault's default" small { "the operator's setting " code { "--default-plan" } } }
                 }
             }
             @for plan in PLANS {

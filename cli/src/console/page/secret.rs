@@ -4,22 +4,22 @@ use axum::response::Response;
 use maud::{Markup, html};
 use prost_types::Timestamp;
 use proto::{
-    Reason, SecretName, WorkspaceName,
-    vault::v1::{RestoreSecretVersionRequest, RestoreSecretVersionResponse, Secret, SecretVersion},
+    SecretName, WorkspaceName,
+    vault::v1::{Secret, SecretVersion},
 };
 
 use super::{
-    frame::{failure_page, render_form, see_other},
+    frame::{failure_page, render_form},
     paths::OfSecret,
     secret_put::secret_breadcrumb,
     secrets::{labels, last_used, looking_only, origins},
 };
 use crate::{
     console::{
-        guard::{Change, PageRequest},
+        guard::PageRequest,
         view::{
-            FormError, Notice, Section, cell, chips, count, error_summary, expiry, facts, grouped, hidden,
-            link_chips, moment, now, prose, sentence, with_full_time,
+            FormError, Section, cell, chips, count, error_summary, expiry, facts, grouped, link_chips,
+            moment, now, prose, sentence, with_full_time,
         },
     },
     failure::Failure,
@@ -29,57 +29,7 @@ pub(in crate::console) async fn show(OfSecret { workspace, name }: OfSecret, vis
     page(&visit, &workspace, &name, None).await
 }
 
-pub(in crate::console) async fn restore(
-    OfSecret { workspace, name }: OfSecret,
-    Change { visit, fields }: Change,
-) -> Response {
-    let version = fields.number("version");
-    let request = RestoreSecretVersionRequest {
-        workspace: workspace.as_str().to_owned(),
-        name: name.as_str().to_owned(),
-        version,
-        expiry: None,
-        // A version is restored only in the state that the page showed.
-        expected_version: Some(fields.number("present")),
-        // The request has no id, because the console never sends it again.
-        request_id: String::new(),
-        allow_wider_origins: false,
-        allow_later_expiry: false,
-    };
-    match visit.app.services.restore_version(request).await {
-        Ok(RestoreSecretVersionResponse { secret, warnings }) => {
-            let new = secret.unwrap_or_default().version;
-            visit.session.notify(Notice::done(format!(
-                "The value of version {version} is the present one again, as version {new}."
-            )));
-            for warning in warnings {
-                visit.session.notify(Notice::warning(warning.message));
-            }
-            see_other(&format!("/w/{workspace}/secrets/{name}"))
-        }
-        Err(failure) => {
-            let error = restore_error(failure, &workspace, &name, version);
-            page(&visit, &workspace, &name, Some(error)).await
-        }
-    }
-}
-
-/// Names the command line for a restore that only an administrator can make, and that the console does not offer.
-fn restore_error(failure: Failure, workspace: &WorkspaceName, name: &SecretName, version: u64) -> FormError {
-    let command = format!("aerostack workspace secret restore {workspace} {name} --version {version}");
-    match failure.reason {
-        Some(Reason::RestoreWidensOrigins) => FormError::from(failure).hint(format!(
-            "replace the value, or have an administrator run `{command} --allow-wider-origins`"
-        )),
-        Some(Reason::RestoreExtendsExpiry) => FormError::from(failure).hint(format!(
-            "replace the value, or have an administrator run `{command} --allow-later-expiry`; `--expires-in`, \
-             `--expires-at` or `--never-expires` gives another expiry than that of the old version"
-        )),
-        _ => FormError::from(failure),
-    }
-}
-
-async fn page(
+pub(super) async fn page(
     visit: &PageRequest,
     workspace: &WorkspaceName,
     name: &SecretName,
@@ -113,17 +63,22 @@ async fn page(
         }
         (looking_only(&access))
         (error_summary(error.as_ref()))
-        (metadata(workspace, &secret, &servers))
+        (metadata(workspace, &secret, &servers, may_edit))
         h2 { "Versions" }
         @if may_edit {
             p.quiet { "A restore makes the value of an older version the present one. It shows the value to nobody." }
         }
-        (version_table(&secret, &versions, &path, may_edit.then(|| visit.session.csrf.reveal())))
+        (version_table(&secret, &versions, &path, may_edit))
     };
     render_form(visit, name.as_str(), Section::Workspaces, error.as_ref(), &body)
 }
 
-fn metadata(workspace: &str, secret: &Secret, servers: &Result<Vec<String>, Failure>) -> Markup {
+fn metadata(
+    workspace: &str,
+    secret: &Secret,
+    servers: &Result<Vec<String>, Failure>,
+    may_edit: bool,
+) -> Markup {
     let now = now();
     let labels = labels(secret);
     let uses = usize::try_from(secret.decrypt_count).unwrap_or(usize::MAX);
@@ -141,7 +96,10 @@ fn metadata(workspace: &str, secret: &Secret, servers: &Result<Vec<String>, Fail
         ),
         ("Uses", html! { (grouped(uses)) }),
         ("Sent only to", origins(&secret.upstream_origins)),
-        ("Servers that get it", servers_of(workspace, servers)),
+        (
+            "Servers that get it",
+            servers_of(workspace, &secret.name, servers, may_edit),
+        ),
         (
             "Labels",
             html! {
@@ -160,10 +118,20 @@ fn exact_expiry(expires_at: Option<&Timestamp>, is_expired: bool, now: i64) -> M
 }
 
 /// Returns the servers that get a secret, or the reason why they are not known.
-fn servers_of(workspace: &str, servers: &Result<Vec<String>, Failure>) -> Markup {
+fn servers_of(
+    workspace: &str,
+    secret: &str,
+    servers: &Result<Vec<String>, Failure>,
+    may_edit: bool,
+) -> Markup {
     html! {
         @match servers {
-            Ok(servers) if servers.is_empty() => span.quiet { "none" },
+            Ok(servers) if servers.is_empty() => {
+                span.quiet { "none" }
+                @if may_edit {
+                    " " a href={ "/w/" (workspace) "/add-server/form?secret=" (secret) } { "Add a server that gets it" }
+                }
+            },
             Ok(servers) => (links_to(workspace, servers)),
             Err(failure) => span.quiet { "not known: " (prose(&sentence(&failure.message))) },
         }
@@ -176,8 +144,8 @@ pub(super) fn links_to(workspace: &str, servers: &[String]) -> Markup {
     link_chips(servers.iter().map(path))
 }
 
-/// Returns the kept versions, with a form for each to restore it when there is a `csrf` token for it.
-fn version_table(secret: &Secret, versions: &[SecretVersion], path: &str, csrf: Option<&str>) -> Markup {
+/// Returns the kept versions, each with the way to restore it if this identity may.
+fn version_table(secret: &Secret, versions: &[SecretVersion], path: &str, may_edit: bool) -> Markup {
     let now = now();
     html! {
         table {
@@ -189,13 +157,13 @@ fn version_table(secret: &Secret, versions: &[SecretVersion], path: &str, csrf: 
                 }
             }
             tbody {
-                @for version in versions { (version_row(version, secret.version, path, csrf, now)) }
+                @for version in versions { (version_row(version, secret.version, path, may_edit, now)) }
             }
         }
     }
 }
 
-fn version_row(version: &SecretVersion, present: u64, path: &str, csrf: Option<&str>, now: i64) -> Markup {
+fn version_row(version: &SecretVersion, present: u64, path: &str, may_edit: bool, now: i64) -> Markup {
     let number = version.version;
     let labels: Vec<_> = version
         .labels
@@ -210,13 +178,10 @@ fn version_row(version: &SecretVersion, present: u64, path: &str, csrf: Option<&
             (cell("Sent only to", &origins(&version.upstream_origins)))
             (cell("Labels", &chips(labels.iter().map(String::as_str))))
             td.row-actions {
-                @if number == present { span.badge.good { "present" } } @else if let Some(csrf) = csrf {
-                    form method="post" action={ (path) "/restore" } {
-                        (hidden(csrf))
-                        input type="hidden" name="version" value=(number);
-                        input type="hidden" name="present" value=(present);
-                        button.button.small type="submit" aria-label={ "Restore version " (number) } { "Restore" }
-                    }
+                @if number == present {
+                    span.badge.good { "present" }
+                } @else if may_edit {
+                    a.button.small href={ (path) "/restore?version=" (number) "&present=" (present) } aria-label={ "Restore version " (number) } { "Restore" }
                 }
             }
         }

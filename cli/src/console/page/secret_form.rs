@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use maud::{Markup, html};
 use prost_types::Timestamp;
-use proto::vault::v1::Secret;
+use proto::{OriginPattern, vault::v1::Secret};
 
 use crate::{
     console::{
@@ -86,8 +86,16 @@ impl SecretFields {
         }
     }
 
-    pub(super) fn origins(&self) -> Vec<String> {
-        items(&self.origins)
+    /// Returns the origins, or the error at their field. The vault's message about a wrong origin has the API's name of the field.
+    pub(super) fn origins(&self) -> Result<Vec<String>, FormError> {
+        let origins = items(&self.origins);
+        let wrong = origins
+            .iter()
+            .find_map(|text| Some((text, OriginPattern::parse(text).err()?)));
+        match wrong {
+            Some((text, error)) => Err(FormError::at("origins", &format!("`{text}`: {error}"))),
+            None => Ok(origins),
+        }
     }
 
     pub(super) fn labels(&self) -> Result<BTreeMap<String, String>, FormError> {
@@ -218,7 +226,7 @@ fn origins_field(entered: &SecretFields, error: Option<&FormError>) -> Markup {
         "of their own."
     };
     let control = html! {
-        textarea #origins.mono name="origins" rows="2" placeholder="https://api.github.com" autocomplete="off"
+        textarea #origins.mono name="origins" rows="2" data-origins placeholder="https://api.github.com" autocomplete="off"
             autocapitalize="none" spellcheck="false" aria-describedby="origins-help"
             aria-invalid=[invalid("origins", error)] { (entered.origins) }
     };
@@ -240,7 +248,7 @@ fn expiry_field(entered: &SecretFields, error: Option<&FormError>) -> Markup {
                 @for (value, text) in DURATIONS { option value=(value) selected[is(value)] { (text) } }
                 option value="date" selected[is("date")] { "on a date" }
             }
-            input.short name="date" type="date" value=(entered.date) aria-label="Day of expiry";
+            input.short name="date" type="date" data-expiry-day value=(entered.date) aria-label="Day of expiry";
         }
     };
     field("expiry", "Expires", &help, error, &control)
@@ -297,9 +305,29 @@ mod tests {
             ..Default::default()
         };
         let entered = SecretFields::of_present(&secret);
-        assert_eq!(entered.origins(), secret.upstream_origins);
+        assert_eq!(entered.origins().ok().unwrap(), secret.upstream_origins);
         assert_eq!(entered.labels().ok().unwrap(), secret.labels);
         assert_eq!(entered.expires_at().ok().unwrap(), expires_at);
+    }
+
+    /// `tests/peers/test_console.py` checks the script of the form against the same table.
+    #[test]
+    fn the_table_of_origins_for_the_script_of_the_form_is_that_of_the_vault() {
+        let table: Vec<(String, bool)> =
+            serde_json::from_str(include_str!("../../../tests/console/origins.json")).unwrap();
+        for (given, is_origin) in table {
+            assert_eq!(OriginPattern::parse(&given).is_ok(), is_origin, "{given}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_origin_is_named_at_its_field() {
+        let error = entered("origins=https://a.example%0Aapi.github.com")
+            .origins()
+            .err()
+            .unwrap();
+        let message = error.message_at("origins").unwrap();
+        assert!(message.starts_with("`api.github.com`: an origin is"), "{message}");
     }
 
     #[test]

@@ -124,7 +124,7 @@ async fn put(
     version: u64,
 ) -> Result<PutSecretResponse, FormError> {
     let name = SecretName::parse(name).map_err(|error| FormError::at("name", &error.to_string()))?;
-    let (labels, expires_at) = (entered.labels()?, entered.expires_at()?);
+    let (origins, labels, expires_at) = (entered.origins()?, entered.labels()?, entered.expires_at()?);
     let value = without_form_line_breaks(&value);
     if value.is_empty() {
         return Err(FormError::at("value", "enter the value"));
@@ -139,7 +139,7 @@ async fn put(
         workspace: workspace.to_owned(),
         name: name.as_str().to_owned(),
         value: Some(to_wire(&value)),
-        upstream_origins: entered.origins(),
+        upstream_origins: origins,
         labels,
         expires_at,
         expected_version: Some(version),

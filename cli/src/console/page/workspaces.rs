@@ -61,7 +61,7 @@ fn list_view(workspaces: &[Workspace]) -> Markup {
     if workspaces.is_empty() {
         let text = html! {
             "A workspace holds the secrets of one application or team, under keys of its own, and the servers that may get \
-             them. This identity sees none yet."
+             them. This identity sees none."
         };
         return html! {
             h1 { "Workspaces" }
@@ -72,7 +72,7 @@ fn list_view(workspaces: &[Workspace]) -> Markup {
         div.heading {
             div {
                 h1 { "Workspaces" }
-                p.quiet { (count(workspaces.len(), "workspace")) ", each with keys of its own" }
+                p.quiet { (count(workspaces.len(), "workspace")) ", " @if workspaces.len() > 1 { "each " } "with keys of its own" }
             }
             (new_button())
         }

@@ -104,7 +104,7 @@ fn top_bar(active: Section, frame: Frame<'_>) -> Markup {
                 }
             }
         }
-        p.installation title="The vault that this console administers" { (vault) }
+        p.installation title="The vault that this console administers" { "Vault " (vault) }
         // A certificate signs in again by itself, so its user cannot sign out of the console.
         @if let Some(user) = session.user() {
             p.user title="You, as your certificate names you" { (user) }
@@ -119,10 +119,10 @@ fn top_bar(active: Section, frame: Frame<'_>) -> Markup {
 
 fn notices(notices: &[Notice]) -> Markup {
     html! {
-        @for Notice { text, is_warning } in notices {
+        @for Notice { text, is_warning, link } in notices {
             div.notice.(if *is_warning { "warn" } else { "good" }) role="status" {
                 (icon(if *is_warning { "warning" } else { "done" }))
-                p { (prose(text)) }
+                p { (prose(text)) @if let Some((path, text)) = link { " " a href=(path) { (text) } } }
             }
         }
     }

@@ -11,5 +11,5 @@ pub(super) use self::{
     layout::{Frame, Head, Section, message_page, page, signed_in_page},
     notice::Notice,
     parts::{bar, cell, chips, empty, facts, icon, link_chips},
-    text::{count, date, day_of, expiry, grouped, moment, now, prose, sentence, with_full_time},
+    text::{count, date, day_of, expiry, grouped, moment, now, prose, sentence, time_of_day, with_full_time},
 };

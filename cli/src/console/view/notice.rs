@@ -4,6 +4,8 @@
 pub(crate) struct Notice {
     pub(crate) text: String,
     pub(crate) is_warning: bool,
+    /// The path and the text of a link to the next step.
+    pub(crate) link: Option<(String, String)>,
 }
 
 impl Notice {
@@ -12,6 +14,7 @@ impl Notice {
         Self {
             text: text.into(),
             is_warning: false,
+            link: None,
         }
     }
 
@@ -20,6 +23,16 @@ impl Notice {
         Self {
             text: text.into(),
             is_warning: true,
+            link: None,
+        }
+    }
+
+    /// Adds a link to the next step.
+    #[must_use]
+    pub(crate) fn link(self, path: String, text: impl Into<String>) -> Self {
+        Self {
+            link: Some((path, text.into())),
+            ..self
         }
     }
 }

@@ -80,6 +80,11 @@ fn in_full(seconds: i64) -> String {
     })
 }
 
+/// Returns the time of the day, in UTC.
+pub(crate) fn time_of_day(seconds: i64) -> String {
+    zoned(seconds).map_or_else(String::new, |time| time.strftime("%H:%M UTC").to_string())
+}
+
 /// Returns a time as programs read it, for the attribute `datetime`.
 fn rfc3339(seconds: i64) -> String {
     zoned(seconds).map_or_else(String::new, |time| time.strftime("%Y-%m-%dT%H:%MZ").to_string())

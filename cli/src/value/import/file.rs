@@ -35,6 +35,10 @@ pub(crate) enum ValueFault {
     Nested,
     #[error("the value under `data` is not base64: write it there in base64, or under `stringData` as it is")]
     NotBase64,
+    #[error(
+        "`#` may begin a comment or belong to the value: put quotes around the value, or remove the comment"
+    )]
+    Comment,
 }
 
 /// A part of a file that could not be read.

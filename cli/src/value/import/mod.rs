@@ -14,11 +14,15 @@ mod kubernetes;
 mod node;
 mod yaml;
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use zeroize::Zeroizing;
+
+use self::file::ValueFault;
 pub(crate) use self::{
     file::{FileFault, ImportEntry, ImportFile},
     format::{Format, FormatError},
 };
-use super::env_file;
+use super::env_file::{self, EnvFileEntry, EnvFileError};
 
 /// Reads the secrets of a text. Without a format, the text decides which one it has.
 pub(crate) fn parse(text: &str, format: Option<Format>) -> Result<ImportFile, FormatError> {
@@ -40,36 +44,42 @@ pub(crate) fn parse(text: &str, format: Option<Format>) -> Result<ImportFile, Fo
 
 fn dotenv(text: &str) -> ImportFile {
     let mut file = ImportFile::of(Format::Dotenv);
+    let mut before: Option<EnvFileEntry> = None;
     for entry in env_file::read(text) {
         match entry {
-            // The line may be the last one of a base64 value that was wrapped without quotes, such as `cmV0IHZhbHVl=`. Then the
-            // text before `=` is a part of that value, and the value before it is cut off.
-            Ok(env_file::EnvFileEntry {
-                line,
-                given: _,
-                name: _,
-                value,
-                is_quoted: false,
-            }) if value.is_empty() => file.fault(
-                line,
-                "there is nothing after `=`: write '' there for an entry without a value, or put quotes around a value of several \
-                 lines",
+            Ok(entry) if before.as_ref().is_some_and(|before| is_rest_of(before, &entry)) => file.fault(
+                entry.line,
+                "this looks like the last line of the value above: put quotes around a value of several lines, or write '' after \
+                 `=` for an entry without a value",
             ),
-            Ok(env_file::EnvFileEntry {
-                line,
-                given,
-                name: _,
-                value,
-                is_quoted: _,
-            }) => file.entries.push(ImportEntry {
-                line,
-                given,
-                value: Ok(file::bytes_of(&value)),
-            }),
-            Err(env_file::EnvFileError { line, fault }) => file.fault(line, fault),
+            Ok(entry) => {
+                file.entries.push(ImportEntry {
+                    line: entry.line,
+                    given: entry.given.clone(),
+                    value: match entry.may_have_comment {
+                        true => Err(ValueFault::Comment),
+                        false => Ok(file::bytes_of(&entry.value)),
+                    },
+                });
+                before = Some(entry);
+            }
+            Err(EnvFileError { line, fault }) => file.fault(line, fault),
         }
     }
     file
+}
+
+/// Returns true when an entry without a value is the last line of a base64 value that was wrapped without quotes, such as
+/// `cmV0IHZhbHVl=`. Then the text before `=` is a part of that value, and the value of the line before is cut off.
+fn is_rest_of(before: &EnvFileEntry, entry: &EnvFileEntry) -> bool {
+    /// Programs that wrap base64 write lines of 64 or 76 characters. A person may choose a shorter one.
+    const SHORTEST_LINE: usize = 20;
+    let follows = before.line + 1 == entry.line && !before.is_quoted;
+    if !follows || !entry.value.is_empty() || entry.is_quoted || before.value.len() < SHORTEST_LINE {
+        return false;
+    }
+    let whole = Zeroizing::new(format!("{}{}=", before.value.as_str(), entry.given));
+    STANDARD.decode(whole.as_bytes()).map(Zeroizing::new).is_ok()
 }
 
 #[cfg(test)]

@@ -58,6 +58,24 @@ fn each_format_gives_names_values_and_lines() {
 }
 
 #[test]
+fn an_entry_without_a_value_or_with_a_comment_does_not_refuse_the_others() {
+    let key = "q".repeat(40);
+    let text = format!("A=1\nEMPTY=\nB=2 # two\nKEY={key}\nALSO_EMPTY=\nPORT=80\nUNSET=\n");
+    assert_eq!(
+        entries(&text),
+        [
+            ok(1, "A", "1"),
+            ok(2, "EMPTY", ""),
+            (3, "B".to_owned(), Err(ValueFault::Comment)),
+            ok(4, "KEY", &key),
+            ok(5, "ALSO_EMPTY", ""),
+            ok(6, "PORT", "80"),
+            ok(7, "UNSET", ""),
+        ]
+    );
+}
+
+#[test]
 fn several_documents_and_lists_are_read_and_other_kinds_are_named() {
     let text = "---\napiVersion: v1\nkind: Secret\nstringData: {a: '1'}\n---\napiVersion: v1\nkind: ConfigMap\ndata: {x: y}\n\
                 ---\napiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: Secret\n  data: {b: Mg==}\n- apiVersion: v1\n  \
@@ -130,9 +148,9 @@ fn an_ambiguous_or_unknown_format_is_refused() {
 #[test]
 fn a_fault_has_its_line_and_none_of_the_text() {
     for (text, lines) in [
-        ("A=1\nhunter2\nB=hunter2 # x\n", vec![2, 3]),
+        ("A=1\nhunter2\nB='hunter2\n", vec![2, 3]),
         // A base64 value that was wrapped, and that ends in one `=`.
-        ("A=aHVudGVyMiBodW50\nhunter2=\nB=1\n", vec![2]),
+        ("A=aHVudGVyMiBodW50ZXIyIGh1\nbnRlcjI=\nB=1\n", vec![2]),
         (
             "{\"apiVersion\": \"v1\", \"kind\": \"Secret\",\n\"data\": {\"a\": \"hunter2\"},\n\"data\": {\"b\": \"hunter2\"}}",
             vec![3],

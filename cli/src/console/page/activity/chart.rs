@@ -72,8 +72,9 @@ impl<'c> Chart<'c> {
                 aria-labelledby={ (id) "-title" } aria-describedby={ (id) "-text" } {
                 title id={ (id) "-title" } { (title) }
                 desc id={ (id) "-text" } { (description) }
-                path.grid d={ "M0 0H" (width) "M0 50H" (width) "M0 100H" (width) } {}
+                path.grid d={ "M0 0H" (width) "M0 50H" (width) } {}
                 (self.layers(top))
+                (base_line())
                 @for bar in &self.bars {
                     rect.hover x=(short(bar.x)) y="0" width=(short(bar.width)) height="100" { title { (bar.text) } }
                 }
@@ -85,8 +86,8 @@ impl<'c> Chart<'c> {
     pub(super) fn spark(&self) -> Markup {
         html! {
             svg.spark viewBox={ "0 0 " (WINDOW.as_secs()) " 100" } preserveAspectRatio="none" aria-hidden="true" {
-                path.grid d={ "M0 100H" (WINDOW.as_secs()) } {}
                 (self.layers(self.max()))
+                (base_line())
             }
         }
     }
@@ -123,6 +124,11 @@ impl<'c> Chart<'c> {
         }
         path
     }
+}
+
+/// Returns the line below the bars. It is drawn half a unit above the lower edge, where the drawing would cut half of it off.
+fn base_line() -> Markup {
+    html! { path.grid.base d={ "M0 99.5H" (WINDOW.as_secs()) } {} }
 }
 
 /// Returns the height of a layer. One with a single call is visible too.

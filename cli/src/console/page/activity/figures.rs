@@ -49,7 +49,8 @@ pub(super) fn ago(distance: Duration) -> String {
 /// Returns the time that the figures cover.
 pub(super) fn span(covered: Duration) -> String {
     match covered.as_secs() {
-        seconds @ 0..120 => format!("last {seconds} seconds"),
+        0 => "since this page is live".to_owned(),
+        seconds @ 1..120 => format!("last {seconds} seconds"),
         seconds => format!("last {} minutes", seconds / 60),
     }
 }
@@ -57,6 +58,13 @@ pub(super) fn span(covered: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn figures_that_cover_no_time_yet_say_so() {
+        assert_eq!(span(Duration::ZERO), "since this page is live");
+        assert_eq!(span(Duration::from_secs(2)), "last 2 seconds");
+        assert_eq!(span(Duration::from_secs(120)), "last 2 minutes");
+    }
 
     #[test]
     fn durations_have_a_unit_that_fits() {

@@ -4,6 +4,7 @@ mod chart;
 mod charts;
 mod figures;
 mod parts;
+mod remedy;
 
 use std::{convert::Infallible, time::Duration};
 

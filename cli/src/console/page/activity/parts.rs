@@ -6,10 +6,11 @@ use super::{
     chart::{Chart, in_an_interval},
     charts::{CALLS, calls_chart, durations_chart, layers_of, misses_chart},
     figures::{ago, number, quantile, span},
+    remedy::remedy,
 };
 use crate::console::{
     activity::{Counts, MAX_SERVERS, MetricsSource, SourceState, View},
-    view::{cell, empty, facts, icon},
+    view::{cell, empty, facts, icon, prose, sentence},
 };
 
 /// Returns the figures and the charts. The same parts stand in the same places for every sample, so that the script can take over
@@ -184,7 +185,13 @@ fn refusals(total: &Counts, view: &View<'_>) -> Markup {
             } @else {
                 dl.reasons {
                     @for (reason, count) in by_number {
-                        div { dt.mono { (reason) } dd.number { (number(*count)) } }
+                        div {
+                            dt {
+                                span.mono { (reason) }
+                                @if let Some(remedy) = remedy(reason) { small { (prose(&sentence(&remedy))) } }
+                            }
+                            dd.number { (number(*count)) }
+                        }
                     }
                 }
             }

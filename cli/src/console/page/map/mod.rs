@@ -19,6 +19,9 @@ use crate::console::{
     workspace_access::WorkspaceAccess,
 };
 
+/// Number of servers whose values are checked for the map. Each is a question to the injector.
+const MAX_EXPLAINED: usize = 50;
+
 pub(in crate::console) async fn show(InWorkspace(workspace): InWorkspace, visit: PageRequest) -> Response {
     let (name, services) = (workspace.as_str(), &visit.app.services);
     let answers = tokio::try_join!(
@@ -34,15 +37,19 @@ pub(in crate::console) async fn show(InWorkspace(workspace): InWorkspace, visit:
         WorkspaceAccess::Admin(workspace) => Some(workspace.uid.as_str()),
         WorkspaceAccess::Editor | WorkspaceAccess::Viewer => None,
     };
-    let graph = Graph::of(uid, &secrets, &servers);
+    let first: Vec<_> = servers.iter().take(MAX_EXPLAINED).collect();
+    let explained = services.explain_all(&first).await;
+    let is_known = explained.iter().all(Result::is_ok) && explained.len() == servers.len();
+    let graph = Graph::of(uid, &secrets, &servers, &explained);
     let body = html! {
         (workspace_head(name, Tab::Map))
-        (content(name, &graph))
+        (content(name, &graph, is_known))
     };
     render(&visit, &format!("Map of {name}"), Section::Workspaces, &body)
 }
 
-fn content(workspace: &str, graph: &Graph) -> Markup {
+/// `is_known` is true when the injector has said of every server whether its values fit.
+fn content(workspace: &str, graph: &Graph, is_known: bool) -> Markup {
     if graph.servers.is_empty() {
         return no_servers(workspace, graph);
     }
@@ -53,6 +60,11 @@ fn content(workspace: &str, graph: &Graph) -> Markup {
             (no_lines(workspace))
         } @else {
             (legend())
+            @if !is_known {
+                p.quiet {
+                    "Not checked for every server: whether the values can be decrypted and fit their places. The page of a server says it."
+                }
+            }
             (drawing::drawing(workspace, graph))
             details.map-table {
                 summary { "The same as a table" }

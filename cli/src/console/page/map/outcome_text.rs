@@ -12,6 +12,8 @@ pub(super) fn text(outcome: Outcome) -> &'static str {
             Refusal::Expired => "calls are refused: expired",
             Refusal::OtherOrigin => "calls are refused: bound to other origins",
             Refusal::NotVerified => "calls are refused: the server is not verified",
+            Refusal::Unfit => "calls are refused: the value does not fit its place",
+            Refusal::Unreadable => "calls are refused: the value cannot be decrypted",
         },
     }
 }

@@ -95,6 +95,14 @@ fn of_line(workspace: &str, graph: &Graph, line: &Line) -> Option<MapProblem> {
             html! { "Calls to " (to) " are refused: " (name) " is bound to origins, and nothing verifies the server." },
             (of_server, "See its TLS settings"),
         ),
+        (Outcome::Refused(Refusal::Unfit), _) => (
+            html! { "Calls to " (to) " are refused: the value of " (name) " does not fit its place." },
+            (of_server, "See why"),
+        ),
+        (Outcome::Refused(Refusal::Unreadable), _) => (
+            html! { "Calls to " (to) " are refused: the value of " (name) " cannot be decrypted." },
+            replace,
+        ),
     };
     Some(MapProblem {
         text,

@@ -13,6 +13,7 @@ use super::{
         paths::InWorkspace,
     },
     access::{may_change, not_allowed, unreadable_form},
+    explained::add_path,
     form::ServerForm,
     form_view::{FormContext, form_view},
     message::refusal,
@@ -21,9 +22,10 @@ use super::{
 };
 use crate::{
     console::{
+        fields::Fields,
         guard::{Change, PageRequest, QueryFields},
         sign_in::Session,
-        view::{FormError, Notice, Section, prose},
+        view::{FormError, Notice, Section, prose, sentence},
     },
     failure::{Failure, FailureKind},
 };
@@ -38,10 +40,23 @@ pub(in crate::console) async fn new(
     }
     let form = match entry(&visit, query.text("entry")).await {
         Ok(Some(entry)) => ServerForm::of_entry(&entry),
-        Ok(None) => ServerForm::new(),
+        Ok(None) => filled(&visit, &query),
         Err(failure) => return failure_page(&visit, Section::Workspaces, failure),
     };
     page(&visit, &workspace, &form, None, "").await
+}
+
+/// Returns the form without an entry. A page about a secret names the secret, and the choice of servers the demo upstream.
+fn filled(visit: &PageRequest, query: &Fields) -> ServerForm {
+    let mut form = ServerForm::new();
+    query.text("secret").clone_into(&mut form.bearer.name);
+    if let Some(upstream) = visit.app.demo_upstream
+        && query.is_set("demo")
+    {
+        "echo".clone_into(&mut form.name);
+        form.url = format!("http://{upstream}");
+    }
+    form
 }
 
 pub(in crate::console) async fn add(
@@ -60,23 +75,51 @@ pub(in crate::console) async fn add(
     match send(&visit, &workspace, &form).await {
         Ok((server, warnings)) => {
             let name = &server.name;
-            let next = if visit.app.allows_calls() {
-                " Try a call to see it work."
-            } else {
-                ""
-            };
-            visit
-                .session
-                .notify(Notice::done(format!("The server `{name}` was added.{next}")));
-            warn(&visit.session, warnings);
+            visit.session.notify(added(&visit, &server, &warnings));
+            warn(&visit.session, workspace.as_str(), warnings);
             see_other(&format!("/w/{workspace}/servers/{name}"))
         }
         Err(error) => page(&visit, &workspace, &form, Some(&error), "").await,
     }
 }
 
-/// Keeps warnings for the next page, which is that of the server. It shows the state of each secret by itself.
-pub(super) fn warn(session: &Session, warnings: Vec<Warning>) {
+/// Says that a server was added, and what to do next: put a secret that calls miss, or else try a call.
+fn added(visit: &PageRequest, server: &Server, warnings: &[Warning]) -> Notice {
+    let name = &server.name;
+    let added = format!("The server `{name}` was added.");
+    let absent = warnings.iter().find(|warning| {
+        matches!(
+            warning.kind(),
+            WarningKind::SecretMissing | WarningKind::SecretExpired
+        )
+    });
+    match absent {
+        Some(warning) if warning.kind() == WarningKind::SecretMissing => {
+            let secret = &warning.secret;
+            Notice::done(format!(
+                "{added} It gets the secret `{secret}`, which does not exist yet."
+            ))
+            .link(add_path(server, secret), format!("Add {secret}"))
+        }
+        Some(warning) => {
+            let secret = &warning.secret;
+            let path = format!("/w/{}/secrets/{secret}/replace", server.workspace);
+            Notice::done(format!(
+                "{added} It gets the secret `{secret}`, which has expired."
+            ))
+            .link(path, "Replace its value")
+        }
+        None if visit.app.allows_calls() => {
+            let path = format!("/w/{}/servers/{name}/call", server.workspace);
+            Notice::done(added).link(path, "Try a call to see it work")
+        }
+        None => Notice::done(added),
+    }
+}
+
+/// Keeps warnings for the next page, which is that of the server. It shows the state of each secret by itself. The injector's
+/// warning of a secret without origins names the API and the command line, so the console has words of its own.
+pub(super) fn warn(session: &Session, workspace: &str, warnings: Vec<Warning>) {
     let is_of_secret = |warning: &Warning| {
         matches!(
             warning.kind(),
@@ -88,7 +131,17 @@ pub(super) fn warn(session: &Session, warnings: Vec<Warning>) {
         )
     };
     for warning in warnings.into_iter().filter(|warning| !is_of_secret(warning)) {
-        session.notify(Notice::warning(crate::console::view::sentence(&warning.message)));
+        session.notify(match warning.kind() {
+            WarningKind::SecretUnbound => {
+                let secret = &warning.secret;
+                Notice::warning(format!(
+                    "`{secret}` may be sent to any origin: everybody who may edit servers can have it sent to a server of their own. \
+                     Replace its value with `Send only to` filled in to prevent this."
+                ))
+                .link(format!("/w/{workspace}/secrets/{secret}"), format!("See {secret}"))
+            }
+            _ => Notice::warning(sentence(&warning.message)),
+        });
     }
 }
 
@@ -200,7 +253,7 @@ async fn page(
 fn about(entry: &CatalogEntry) -> maud::Markup {
     html! {
         p.quiet {
-            (prose(&crate::console::view::sentence(&entry.description)))
+            (prose(&sentence(&entry.description)))
             @if entry.documentation_url.starts_with("https://") {
                 " "
                 a href=(entry.documentation_url) rel="noopener noreferrer external" {

@@ -31,6 +31,7 @@ pub(in crate::console) async fn choose(
     if !may_change {
         return not_allowed(&visit);
     }
+    let entries = entries.map(examples_last);
     if let Err(failure) = entries {
         if failure.kind == FailureKind::Unavailable {
             return failure_page(&visit, Section::Workspaces, failure);
@@ -38,6 +39,12 @@ pub(in crate::console) async fn choose(
         return choice(&visit, workspace.as_str(), "", &Err(failure));
     }
     choice(&visit, workspace.as_str(), query.text("q"), &entries)
+}
+
+/// Moves entries whose URL is only an example behind those of real servers.
+fn examples_last(mut entries: Vec<CatalogEntry>) -> Vec<CatalogEntry> {
+    entries.sort_by_key(|entry| UrlParts::of(&entry.url).origin().ends_with(".example.com"));
+    entries
 }
 
 fn choice(
@@ -55,6 +62,15 @@ fn choice(
             span {
                 strong { "By its URL" }
                 small { "Any HTTP, gRPC or MCP server: say where it is and where its credential goes" }
+            }
+        }
+        @if let Some(upstream) = visit.app.demo_upstream {
+            a.choice href={ "/w/" (workspace) "/add-server/form?demo=yes" } {
+                (icon("server"))
+                span {
+                    strong { "The demo upstream" }
+                    small { "On " (upstream) ": answers with what it received, with fingerprints in place of values" }
+                }
             }
         }
         h2 { "From the catalog" }

@@ -117,7 +117,7 @@ async fn send(
     let paths = paths.map(|path| (*path).to_owned()).collect();
     match visit.app.services.update_server(server, paths).await {
         Ok((_, warnings)) => {
-            warn(&visit.session, warnings);
+            warn(&visit.session, of.workspace.as_str(), warnings);
             Ok(format!(
                 "`{}` was changed: {}. The next call follows it.",
                 of.name,

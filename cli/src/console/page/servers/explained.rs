@@ -118,7 +118,7 @@ fn remedy(server: &Server, name: &str, mark: Mark, may_change: bool) -> Markup {
 }
 
 /// Returns the path of the form for a new secret, filled with its name and the server's origin.
-fn add_path(server: &Server, name: &str) -> String {
+pub(super) fn add_path(server: &Server, name: &str) -> String {
     let mut query = form_urlencoded::Serializer::new(String::new());
     query.append_pair("name", name);
     query.append_pair("origins", &UrlParts::of(&server.url).origin());

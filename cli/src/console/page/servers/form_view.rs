@@ -68,7 +68,7 @@ fn preview(context: &FormContext<'_>, form: &ServerForm) -> Markup {
 fn name_and_url(context: &FormContext<'_>, form: &ServerForm, error: Option<&FormError>) -> Markup {
     let help = html! {
         "Lower-case letters, digits and " code { "-" } ". Programs call the server by it: "
-        code { "/" (context.workspace) "/" (if form.name.is_empty() { "github" } else { &form.name }) "/…" }
+        code { "/" (context.workspace) "/" span data-shows="name" { (if form.name.is_empty() { "github" } else { &form.name }) } "/…" }
     };
     let control = html! {
         input #name.mono name="name" type="text" value=(form.name) required maxlength="63"

@@ -32,8 +32,12 @@ pub(super) fn received(server: &Server, method: &str, body: &[u8]) -> Option<Mar
         }
         @if fields.values().any(|value| value.starts_with(FINGERPRINT)) {
             p.help {
-                "The demo server answers with what it received. It shows a " em { "fingerprint" } " of each secret ("
-                code { "sha256:…" } ") so that you see that the value arrived, and not the value. Your call did not contain it."
+                "The demo server answers with what it received. It cannot tell what is secret, so it shows a " em { "fingerprint" }
+                " (" code { "sha256:…" } ") in place of every value that could be: in the query, in the body, and in header fields of "
+                "programs. "
+                @if !injected.is_empty() {
+                    "A value with " code { "from" } " is a secret that the injector has put in. Your call did not contain it."
+                }
             }
         }
     })
