@@ -355,7 +355,10 @@ impl Settings {
             ((_, None), (_, None)) => None,
             (cert, key) => Some(problems.identity(cert, key)?),
         };
-        Some((identity, InjectorIdentity::Token(TokenFile::open(token))))
+        Some((
+            identity,
+            InjectorIdentity::Token(TokenFile::open("--vault-token-file", token)),
+        ))
     }
 
     /// Returns the TLS of the data plane. Cleartext is refused for addresses that other machines can reach, unless

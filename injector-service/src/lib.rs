@@ -283,10 +283,9 @@ fn register_metrics(into: &mut MetricsRegistry, config: &Config, registry: &Regi
     process_metrics::register(into, env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
     into.register_collector(Box::new(config.certificates.clone()));
     config.issuers.register(into);
-    into.register_collector(Box::new(TokenExpiry {
-        setting: "vault-token-file",
-        file: config.vault_credentials.token_file().cloned(),
-    }));
+    into.register_collector(Box::new(TokenExpiry(
+        config.vault_credentials.token_file().cloned(),
+    )));
     metrics
 }
 

@@ -24,6 +24,7 @@ use super::{
 use crate::{
     caller::{Caller, Peer},
     guarded_response::GuardedResponse,
+    jwt::TokenKey,
     telemetry::{self, field},
 };
 
@@ -89,12 +90,15 @@ impl AuthzLayer {
         Ok(Some(permit))
     }
 
-    /// Refuses a call whose token was refused. Health checks are for anyone, so a token does not matter to them.
+    /// Returns true when callers without an identity may call the RPC with this path, such as a health check.
+    pub(crate) fn is_for_anyone(&self, path: &str) -> bool {
+        self.table.get(path) == Some(&Access::Anyone)
+    }
+
+    /// Refuses a call whose token was refused, unless it is for anyone.
     fn check_token(&self, path: &str, refused: Option<&RefusedToken>) -> Result<(), Refusal> {
         match refused {
-            Some(RefusedToken(refusal)) if self.table.get(path) != Some(&Access::Anyone) => {
-                Err(refusal.clone())
-            }
+            Some(RefusedToken(refusal)) if !self.is_for_anyone(path) => Err(refusal.clone()),
             Some(_) | None => Ok(()),
         }
     }
@@ -118,6 +122,7 @@ impl AuthzLayer {
         Ok(Some(Authorized {
             peer: peer.clone(),
             policy: self.policy.clone(),
+            token_key: None,
             roles,
         }))
     }
@@ -174,7 +179,8 @@ where
         });
         match decided {
             Ok(None) => Box::pin(self.inner.call(request)),
-            Ok(Some((authorized, permit))) => {
+            Ok(Some((mut authorized, permit))) => {
+                authorized.token_key = request.extensions_mut().remove::<TokenKey>();
                 request.extensions_mut().insert(authorized);
                 let answer = self.inner.call(request);
                 Box::pin(async move {

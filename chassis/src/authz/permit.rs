@@ -8,12 +8,17 @@ use super::{
     access::{Role, permission_denied, unauthenticated},
     policy::{Policy, Scope},
 };
-use crate::caller::Peer;
+use crate::{
+    caller::Peer,
+    jwt::{TokenKey, TokenRefusal},
+};
 
 /// A call that the table allows to its caller in at least one workspace. The permits decide for a particular one.
 #[derive(Clone)]
 pub struct Authorized {
     pub(super) peer: Arc<Peer>,
+    /// The key of the token by which the caller is known; `None` for a certificate.
+    pub(super) token_key: Option<TokenKey>,
     pub(super) policy: Arc<Policy>,
     /// The roles in the RPC's row of the table.
     pub(super) roles: &'static [Role],
@@ -26,8 +31,12 @@ impl Authorized {
         authorized.ok_or_else(|| unauthenticated(&Peer::Anonymous))
     }
 
-    /// Returns the caller. Refuses a caller whose certificate has expired since the connection was made.
+    /// Returns the caller. Refuses a caller whose certificate or token has expired since the call began, or whose token is signed
+    /// with a key that the issuer has withdrawn since.
     pub fn principal(&self) -> Result<&Principal, Refusal> {
+        if let Some(key) = &self.token_key {
+            key.check().map_err(TokenRefusal::refusal)?;
+        }
         self.peer
             .principal_at(SystemTime::now())
             .ok_or_else(|| unauthenticated(&self.peer))
@@ -208,6 +217,7 @@ mod tests {
         Authorized {
             peer: peer(SystemTime::now() + Duration::from_secs(60)),
             policy: Arc::new(Policy::new(bindings).unwrap()),
+            token_key: None,
             roles,
         }
     }

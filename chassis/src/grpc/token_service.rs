@@ -17,11 +17,12 @@ use super::{admission::Admission, connection::GrpcService, connection_slot::Conn
 use crate::{
     authz::RefusedToken,
     caller::{Caller, Peer},
-    jwt::{Issuers, TokenRefusal},
+    jwt::{Issuers, TokenKey, TokenRefusal, VerifiedToken},
 };
 
 /// Gives each request with a token the [`Caller`] that the token names, instead of the one of the client's certificate. A
-/// request whose token is refused gets an anonymous caller and a [`RefusedToken`]. No later service sees the token.
+/// request whose token is refused gets an anonymous caller and a [`RefusedToken`], one whose token is accepted its [`TokenKey`]. No
+/// later service sees the token.
 #[derive(Clone)]
 pub(super) struct TokenService<S> {
     inner: S,
@@ -53,6 +54,11 @@ impl<S: GrpcService> Service<http::Request<Body>> for TokenService<S> {
         let Some(token) = take_token(request.headers_mut()) else {
             return Either::Left(self.inner.call(request));
         };
+        if self.admission.authz.is_for_anyone(request.uri().path()) {
+            // The call needs no identity, so it does not wait for the verification of a token.
+            set_peer(&mut request, Peer::Anonymous);
+            return Either::Left(self.inner.call(request));
+        }
         // The clone replaces the service that `poll_ready` found ready.
         let inner = self.inner.clone();
         let mut inner = mem::replace(&mut self.inner, inner);
@@ -84,26 +90,27 @@ async fn identify(
     admission: &Admission,
     slot: &ConnectionSlot,
     authorization: &HeaderValue,
-) -> Result<Peer, Refusal> {
+) -> Result<(Peer, TokenKey), Refusal> {
     let verified = verify(&admission.issuers, authorization).await;
-    let peer = verified.map_err(TokenRefusal::refusal)?;
+    let VerifiedToken {
+        principal,
+        not_after,
+        key,
+    } = verified.map_err(TokenRefusal::refusal)?;
+    let peer = Peer::Known { principal, not_after };
     if !admission.identify(slot, &peer) {
         let message = "this identity has its share of all connections; use fewer connections";
         return Err(Refusal::new(Reason::QuotaExceeded, message));
     }
-    Ok(peer)
+    Ok((peer, key))
 }
 
-async fn verify(issuers: &Issuers, authorization: &HeaderValue) -> Result<Peer, TokenRefusal> {
+async fn verify(issuers: &Issuers, authorization: &HeaderValue) -> Result<VerifiedToken, TokenRefusal> {
     if issuers.is_empty() {
         return Err(TokenRefusal::NotAccepted);
     }
     let token = bearer_token(authorization).ok_or(TokenRefusal::Header)?;
-    let verified = issuers.verify(token).await?;
-    Ok(Peer::Known {
-        principal: verified.principal,
-        not_after: verified.not_after,
-    })
+    issuers.verify(token).await
 }
 
 /// Returns the token of the scheme `Bearer` (RFC 6750, section 2.1), whose name has no case (RFC 9110, section 11.1).
@@ -115,17 +122,22 @@ fn bearer_token(authorization: &HeaderValue) -> Option<&str> {
 }
 
 /// Replaces the caller of the request: only the token counts, whatever the client's certificate is.
-fn set_caller(request: &mut http::Request<Body>, identified: Result<Peer, Refusal>) {
-    let (peer, refusal) = match identified {
-        Ok(peer) => (peer, None),
-        Err(refusal) => (Peer::Anonymous, Some(refusal)),
-    };
-    let extensions = request.extensions_mut();
-    if let Some(caller) = extensions.get_mut::<Caller>() {
-        caller.peer = Arc::new(peer);
+fn set_caller(request: &mut http::Request<Body>, identified: Result<(Peer, TokenKey), Refusal>) {
+    match identified {
+        Ok((peer, key)) => {
+            set_peer(request, peer);
+            request.extensions_mut().insert(key);
+        }
+        Err(refusal) => {
+            set_peer(request, Peer::Anonymous);
+            request.extensions_mut().insert(RefusedToken(refusal));
+        }
     }
-    if let Some(refusal) = refusal {
-        extensions.insert(RefusedToken(refusal));
+}
+
+fn set_peer(request: &mut http::Request<Body>, peer: Peer) {
+    if let Some(caller) = request.extensions_mut().get_mut::<Caller>() {
+        caller.peer = Arc::new(peer);
     }
 }
 

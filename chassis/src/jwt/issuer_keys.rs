@@ -1,6 +1,6 @@
 //! The key set of one issuer: read in the background, and read early when a token names an unknown key.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use tokio::{
@@ -10,16 +10,15 @@ use tokio::{
 
 use super::{
     key_set::KeySet,
+    key_state::{KeyState, TokenKey},
     metrics::JwtMetrics,
-    public_key::{Algorithm, PublicKey},
+    public_key::Algorithm,
     refusal::TokenRefusal,
     setting::IssuerSetting,
     source::SourceError,
 };
 use crate::telemetry::chain;
 
-/// Time for which the last key set counts while the issuer does not answer.
-const MAX_AGE: Duration = Duration::from_secs(3600);
 /// Longest time for which a token waits for its issuer's key set. It is a little longer than a discovery and a key set may
 /// take.
 const MAX_WAIT: Duration = Duration::from_secs(11);
@@ -33,33 +32,6 @@ pub(super) struct IssuerKeys {
     wanted: Notify,
 }
 
-#[derive(Clone, Default)]
-struct KeyState {
-    keys: Option<Arc<KeySet>>,
-    /// Number of different key sets so far. The keys of two equal generations are the same.
-    generation: u64,
-    /// Time of the last successful read.
-    read_at: Option<Instant>,
-    /// Number of reads that have ended.
-    reads: u64,
-    /// Earliest time of a read that an unknown key causes.
-    next_read: Option<Instant>,
-}
-
-impl KeyState {
-    /// Returns the keys, unless they are too old.
-    fn usable(&self) -> Option<&Arc<KeySet>> {
-        let age = self.read_at?.elapsed();
-        self.keys.as_ref().filter(|_| age <= MAX_AGE)
-    }
-}
-
-/// A key and the generation of the key set that it was found in.
-pub(super) struct FoundKey {
-    pub(super) key: PublicKey,
-    pub(super) generation: u64,
-}
-
 impl IssuerKeys {
     pub(super) fn new(setting: IssuerSetting) -> Self {
         Self {
@@ -70,23 +42,24 @@ impl IssuerKeys {
     }
 
     /// Returns the number of the present key set; `None` when there is none that may be used.
+    #[cfg(test)]
     pub(super) fn generation(&self) -> Option<u64> {
         let state = self.state.borrow();
         state.usable().map(|_| state.generation)
     }
 
     /// Returns the key for a token. Waits for one read of the key set when the key is not known, unless the last read was a
-    /// moment ago.
+    /// moment ago, or failed: a client that need not have a token could otherwise hold calls for as long as the issuer is silent.
     pub(super) async fn find(
         &self,
         kid: Option<&str>,
         algorithm: Algorithm,
-    ) -> Result<FoundKey, TokenRefusal> {
+    ) -> Result<TokenKey, TokenRefusal> {
         let reads = match self.known(kid, algorithm) {
             Ok(found) => return Ok(found),
             Err(_) => self.state.borrow().reads,
         };
-        if self.may_read() {
+        if self.may_wait() {
             let mut state = self.state.subscribe();
             self.wanted.notify_one();
             let reading = state.wait_for(|state| state.reads > reads);
@@ -96,28 +69,26 @@ impl IssuerKeys {
         self.known(kid, algorithm)
     }
 
-    fn known(&self, kid: Option<&str>, algorithm: Algorithm) -> Result<FoundKey, TokenRefusal> {
-        let state = self.state.borrow();
-        let keys = state.usable().ok_or(TokenRefusal::KeysUnavailable)?;
-        let key = keys.find(kid, algorithm).ok_or(TokenRefusal::UnknownKey)?.clone();
-        Ok(FoundKey {
-            key,
-            generation: state.generation,
-        })
+    fn known(&self, kid: Option<&str>, algorithm: Algorithm) -> Result<TokenKey, TokenRefusal> {
+        TokenKey::find(self.state.subscribe(), kid, algorithm)
     }
 
-    fn may_read(&self) -> bool {
-        let next_read = self.state.borrow().next_read;
-        next_read.is_none_or(|next_read| next_read <= Instant::now())
+    fn may_wait(&self) -> bool {
+        let KeyState {
+            is_failing,
+            next_read,
+            ..
+        } = *self.state.borrow();
+        !is_failing && next_read.is_none_or(|next_read| next_read <= Instant::now())
     }
 
     /// Reads the key set again and again. Does not return.
     pub(super) async fn keep_fresh(&self, metrics: &JwtMetrics) {
-        let mut was_read = None;
+        let mut last = None;
         loop {
             let read = self.setting.load().await;
             metrics.read(self.setting.label(), read.is_ok());
-            self.log(&mut was_read, read.as_ref().err());
+            self.log(&mut last, &read);
             let retry_at = Instant::now() + self.setting.retry_interval();
             let refresh_at = match read {
                 Ok(_) => Instant::now() + self.setting.refresh_interval(),
@@ -133,30 +104,26 @@ impl IssuerKeys {
 
     /// Shows the result of a read to the tokens that wait.
     fn publish(&self, read: Option<KeySet>, next_read: Instant) {
-        self.state.send_modify(|state| {
-            state.reads += 1;
-            state.next_read = Some(next_read);
-            let Some(read) = read else { return };
-            state.read_at = Some(Instant::now());
-            if state.keys.as_deref() != Some(&read) {
-                state.generation += 1;
-                state.keys = Some(Arc::new(read));
-            }
-        });
+        self.state.send_modify(|state| state.update(read, next_read));
         // The tokens that asked for a read during this one have it. A second read for them would only delay the read for the
         // next new key.
         let _ = self.wanted.notified().now_or_never();
     }
 
-    /// Logs the first success or failure after the other.
-    fn log(&self, was_read: &mut Option<bool>, error: Option<&SourceError>) {
-        if was_read.replace(error.is_none()) == Some(error.is_none()) {
+    /// Logs the result of a read that differs from the one before.
+    fn log(&self, last: &mut Option<ReadResult>, read: &Result<KeySet, SourceError>) {
+        let issuer = &self.setting.url;
+        let result = ReadResult::of(read);
+        if last.replace(result) == Some(result) {
             return;
         }
-        let issuer = &self.setting.url;
-        match error {
-            None => tracing::info!(issuer, "the keys of the issuer were read"),
-            Some(error) => tracing::warn!(
+        match read {
+            Ok(keys) if keys.is_empty() => tracing::warn!(
+                issuer,
+                "the key set of the issuer has no key for RS256 (2048 to 8192 bits), ES256 or EdDSA (Ed25519); its tokens are refused"
+            ),
+            Ok(_) => tracing::info!(issuer, "the keys of the issuer were read"),
+            Err(error) => tracing::warn!(
                 issuer,
                 error = chain(error),
                 "the keys of the issuer cannot be read; trying on"
@@ -165,12 +132,35 @@ impl IssuerKeys {
     }
 }
 
+/// The result of a read, as far as a change of it is logged.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum ReadResult {
+    Keys,
+    NoKey,
+    Failed,
+}
+
+impl ReadResult {
+    fn of(read: &Result<KeySet, SourceError>) -> Self {
+        match read {
+            Ok(keys) if keys.is_empty() => Self::NoKey,
+            Ok(_) => Self::Keys,
+            Err(_) => Self::Failed,
+        }
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 mod tests {
+    use std::sync::Arc;
+
     use serde_json::json;
 
-    use super::{super::test_keys::TestKey, *};
+    use super::{
+        super::{key_state::MAX_AGE, test_keys::TestKey},
+        *,
+    };
 
     const A_MOMENT: Duration = Duration::from_millis(1);
 
@@ -185,7 +175,7 @@ mod tests {
 
     async fn find(issuer: &IssuerKeys, kid: &str) -> Result<u64, TokenRefusal> {
         let found = issuer.find(Some(kid), Algorithm::Es256).await;
-        found.map(|found| found.generation)
+        found.map(|found| found.generation())
     }
 
     #[tokio::test(start_paused = true)]
@@ -202,6 +192,56 @@ mod tests {
             Some(TokenRefusal::KeysUnavailable)
         );
         assert_eq!(issuer.generation(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_key_set_without_keys_withdraws_all_keys_at_once() {
+        let issuer = issuer();
+        issuer.publish(key_set("a"), Instant::now());
+        let key = issuer.known(Some("a"), Algorithm::Es256).unwrap();
+        assert!(key.check().is_ok());
+        issuer.publish(
+            KeySet::parse(b"{\"keys\":[]}").ok(),
+            Instant::now() + Duration::from_secs(10),
+        );
+        assert_eq!(key.check(), Err(TokenRefusal::UnknownKey));
+        assert_eq!(find(&issuer, "a").await.err(), Some(TokenRefusal::UnknownKey));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_key_of_a_token_counts_while_its_issuer_publishes_it() {
+        let (issuer, later) = (issuer(), Instant::now());
+        let keys = |keys: &[serde_json::Value]| {
+            let set = json!({ "keys": keys }).to_string();
+            Some(KeySet::parse(set.as_bytes()).unwrap())
+        };
+        let (one, other) = (TestKey::p256().jwk("a"), TestKey::p256());
+        issuer.publish(keys(std::slice::from_ref(&one)), later);
+        let named = issuer.known(Some("a"), Algorithm::Es256).unwrap();
+        let unnamed = issuer.known(None, Algorithm::Es256).unwrap();
+        issuer.publish(keys(&[one, other.jwk("b")]), later);
+        assert!(named.check().is_ok());
+        assert!(unnamed.check().is_err(), "without a kid no key is guessed");
+        issuer.publish(None, later);
+        assert!(named.check().is_ok());
+        issuer.publish(keys(&[other.jwk("a")]), later);
+        assert!(named.check().is_err(), "another key took the kid");
+        let named = issuer.known(Some("a"), Algorithm::Es256).unwrap();
+        time::advance(MAX_AGE + A_MOMENT).await;
+        assert_eq!(named.check(), Err(TokenRefusal::KeysUnavailable));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_token_waits_for_an_issuer_that_is_known_not_to_answer() {
+        let issuer = issuer();
+        for last in [None, key_set("a")] {
+            issuer.publish(last, Instant::now());
+            issuer.publish(None, Instant::now());
+            time::advance(A_MOMENT).await;
+            let began = Instant::now();
+            assert!(find(&issuer, "b").await.is_err());
+            assert_eq!(began.elapsed(), Duration::ZERO);
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -29,8 +29,6 @@ pub(super) enum KeySetError {
     Form,
     #[error("it has more than {MAX_KEYS} keys")]
     TooMany,
-    #[error("it has no key for RS256 (2048 to 8192 bits), ES256 or EdDSA (Ed25519)")]
-    Empty,
 }
 
 #[derive(Deserialize)]
@@ -39,7 +37,8 @@ struct Document {
 }
 
 impl KeySet {
-    /// Reads the keys of a set, and passes over those that are for other algorithms or uses.
+    /// Reads the keys of a set, and passes over those that are for other algorithms or uses. A set without a usable key is no
+    /// error: an issuer withdraws its only key with it.
     pub(super) fn parse(text: &[u8]) -> Result<Self, KeySetError> {
         if text.len() > MAX_KEY_SET {
             return Err(KeySetError::TooLong);
@@ -48,11 +47,11 @@ impl KeySet {
         if keys.len() > MAX_KEYS {
             return Err(KeySetError::TooMany);
         }
-        let usable: Vec<_> = keys.into_iter().filter_map(NamedKey::read).collect();
-        match usable.is_empty() {
-            true => Err(KeySetError::Empty),
-            false => Ok(Self(usable)),
-        }
+        Ok(Self(keys.into_iter().filter_map(NamedKey::read).collect()))
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// Returns the key with this `kid` that fits the algorithm. Without a `kid`, all keys that fit count. A choice between
@@ -114,7 +113,7 @@ mod tests {
         let with = |member: &str, value: Value| {
             let mut key = TestKey::p256().jwk("a");
             key[member] = value;
-            parse(json!([key])).is_ok()
+            !parse(json!([key])).unwrap().is_empty()
         };
         assert!(
             with("alg", json!("ES256")) && with("use", json!("sig")) && with("key_ops", json!(["verify"]))
@@ -135,7 +134,12 @@ mod tests {
         }
         let mut short = TestKey::rsa().jwk("a");
         short["n"] = json!("ofgWCuLjybRlzo0tZWJjNg");
-        assert_eq!(parse(json!([short])), Err(KeySetError::Empty));
+        assert!(parse(json!([short])).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_set_without_a_key_is_a_key_set() {
+        assert!(parse(json!([])).unwrap().is_empty());
     }
 
     #[test]

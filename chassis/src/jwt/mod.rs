@@ -10,9 +10,11 @@ mod fetch;
 mod issuer_keys;
 mod jws;
 mod key_set;
+mod key_state;
 mod metrics;
 mod public_key;
 mod refusal;
+mod refusal_log;
 mod setting;
 mod source;
 #[cfg(test)]
@@ -31,19 +33,19 @@ use proto::{Principal, PrincipalError};
 pub use bearer::{BearerToken, ClaimedIdentity, TokenFileError};
 use issuer_keys::IssuerKeys;
 use jws::ParsedToken;
+pub use key_state::TokenKey;
 use metrics::JwtMetrics;
 pub use refusal::TokenRefusal;
+use refusal_log::RefusalLog;
 pub use setting::{IssuerSetting, IssuerSettingError};
 pub use token_file::{ClientToken, TokenExpiry, TokenFile};
 pub use verified_tokens::VerifiedToken;
-use verified_tokens::{KnownToken, TokenDigest, VerifiedTokens};
+use verified_tokens::{TokenDigest, VerifiedTokens};
 
 /// The name of the issuer whose service accounts have a short form in the settings.
 const KUBERNETES: &str = "kubernetes";
 /// The first part of the subjects of Kubernetes' service accounts.
 const SERVICE_ACCOUNT: &str = "system:serviceaccount:";
-/// Longest part of a token's text that is logged, in characters.
-const MAX_LOGGED: usize = 200;
 
 /// The issuers whose tokens a service accepts. Clones share their keys.
 ///
@@ -56,6 +58,7 @@ struct SharedIssuers {
     issuers: Vec<IssuerKeys>,
     verified: VerifiedTokens,
     metrics: JwtMetrics,
+    log: RefusalLog,
 }
 
 impl Issuers {
@@ -70,6 +73,7 @@ impl Issuers {
             issuers: settings.into_iter().map(IssuerKeys::new).collect(),
             verified: VerifiedTokens::default(),
             metrics,
+            log: RefusalLog::default(),
         })))
     }
 
@@ -108,7 +112,7 @@ impl Issuers {
     }
 
     /// Verifies a token: its signature (RS256, ES256 or EdDSA), `iss`, `aud`, `exp` and `nbf`. May wait for a refresh of the
-    /// issuer's key set. The log names the reason of a refusal.
+    /// issuer's key set. The log names the reason of a refusal, at most once in 10 seconds.
     pub async fn verify(&self, token: &str) -> Result<VerifiedToken, TokenRefusal> {
         let verified = self.verify_uncounted(token).await;
         self.0.metrics.verified(verified.as_ref().err().copied());
@@ -116,54 +120,51 @@ impl Issuers {
     }
 
     async fn verify_uncounted(&self, token: &str) -> Result<VerifiedToken, TokenRefusal> {
-        let digest = TokenDigest::of(token);
-        if let Some(known) = self.known(&digest) {
+        let (digest, log) = (TokenDigest::of(token), &self.0.log);
+        if let Some(known) = self.0.verified.get(&digest, SystemTime::now()) {
             return Ok(known);
         }
-        let parsed = ParsedToken::parse(token).inspect_err(|refusal| log(*refusal, None))?;
-        let known = self.check(&parsed).await;
-        let known = known.inspect_err(|refusal| log(*refusal, Some(&parsed)))?;
-        let verified = known.verified.clone();
-        self.0.verified.insert(digest, known, SystemTime::now());
+        let parsed = ParsedToken::parse(token).inspect_err(|refusal| log.unverified(*refusal, None))?;
+        let issuer = self
+            .issuer(&parsed)
+            .inspect_err(|refusal| log.unverified(*refusal, None))?;
+        let key = signing_key(issuer, &parsed).await;
+        let key = key.inspect_err(|refusal| log.unverified(*refusal, Some(issuer.setting.url())))?;
+        let verified =
+            identity(issuer, &parsed, key).inspect_err(|refusal| log.verified(*refusal, &parsed))?;
+        self.0
+            .verified
+            .insert(digest, verified.clone(), SystemTime::now());
         Ok(verified)
     }
 
-    /// Returns the result of an earlier verification, if the token and the keys of that time are still valid.
-    fn known(&self, token: &TokenDigest) -> Option<VerifiedToken> {
-        let known = self.0.verified.get(token, SystemTime::now())?;
-        let generation = self.0.issuers.get(known.issuer)?.generation()?;
-        (generation == known.generation).then_some(known.verified)
-    }
-
-    async fn check(&self, token: &ParsedToken<'_>) -> Result<KnownToken, TokenRefusal> {
-        let mut issuers = self.0.issuers.iter().enumerate();
-        let (index, issuer) = issuers
-            .find(|(_, issuer)| issuer.setting.url() == token.claims.iss)
-            .ok_or(TokenRefusal::UnknownIssuer)?;
-        let found = issuer.find(token.kid.as_deref(), token.algorithm).await?;
-        token.check_signature(&found.key)?;
-        let not_after = token.claims.check(issuer.setting.audience(), SystemTime::now())?;
-        let principal = Principal::jwt(&token.claims.iss, &token.claims.sub).ok_or(TokenRefusal::Subject)?;
-        Ok(KnownToken {
-            verified: VerifiedToken { principal, not_after },
-            issuer: index,
-            generation: found.generation,
-        })
+    fn issuer(&self, token: &ParsedToken<'_>) -> Result<&IssuerKeys, TokenRefusal> {
+        let mut issuers = self.0.issuers.iter();
+        let issuer = issuers.find(|issuer| issuer.setting.url() == token.claims.iss);
+        issuer.ok_or(TokenRefusal::UnknownIssuer)
     }
 }
 
-/// Logs the reason of a refusal, with the parts of the token that an operator compares with the settings. `Debug` escapes
-/// what would break the line.
-fn log(refusal: TokenRefusal, token: Option<&ParsedToken<'_>>) {
-    let short = |text: &str| text.chars().take(MAX_LOGGED).collect::<String>();
-    let cause = refusal.name();
-    let Some(ParsedToken { kid, claims, .. }) = token else {
-        tracing::info!(cause, "token refused");
-        return;
-    };
-    let (issuer, subject) = (short(&claims.iss), short(&claims.sub));
-    let (audience, kid) = (short(&format!("{:?}", claims.aud)), kid.as_deref().map(short));
-    tracing::info!(cause, ?issuer, ?subject, audience, ?kid, "token refused");
+/// Returns the key that the token is signed with.
+async fn signing_key(issuer: &IssuerKeys, token: &ParsedToken<'_>) -> Result<TokenKey, TokenRefusal> {
+    let key = issuer.find(token.kid.as_deref(), token.algorithm).await?;
+    token.check_signature(key.public_key())?;
+    Ok(key)
+}
+
+/// Checks the claims of a token that `key` has signed.
+fn identity(
+    issuer: &IssuerKeys,
+    token: &ParsedToken<'_>,
+    key: TokenKey,
+) -> Result<VerifiedToken, TokenRefusal> {
+    let not_after = token.claims.check(issuer.setting.audience(), SystemTime::now())?;
+    let principal = Principal::jwt(&token.claims.iss, &token.claims.sub).ok_or(TokenRefusal::Subject)?;
+    Ok(VerifiedToken {
+        principal,
+        not_after,
+        key,
+    })
 }
 
 /// The text of a setting is not a principal.

@@ -15,7 +15,7 @@ use prometheus_client::{
 };
 use tokio::{sync::watch, time};
 
-use super::bearer::{BearerToken, ClaimedIdentity};
+use super::bearer::{BearerToken, ClaimedIdentity, TokenFileError};
 use crate::blocking::blocking;
 
 /// Interval between two reads of the file. A read of the whole file also notices a file that replaces another one, as in
@@ -34,30 +34,33 @@ pub struct ClientToken {
 /// The token in a file. Clones share it. [`TokenFile::watch`] has to run for a renewed token to be noticed.
 #[derive(Clone)]
 pub struct TokenFile {
+    setting: &'static str,
     path: Arc<Path>,
     state: Arc<watch::Sender<TokenState>>,
 }
 
-/// The content of the file at the last read, or the reason why it cannot be used.
+/// The content of the file at the last read, or the reason why it cannot be used. The reason is shown by the probe, to anybody, so
+/// it names the setting and not the path.
 type TokenState = Result<Arc<ClientToken>, String>;
 
 impl TokenFile {
-    /// Reads the file. A file that is missing or has no token may come later.
-    pub fn open(path: &Path) -> Self {
+    /// Reads the file that `setting` names. A file that is missing or has no token may come later.
+    pub fn open(setting: &'static str, path: &Path) -> Self {
         Self {
+            setting,
             path: path.into(),
-            state: Arc::new(watch::Sender::new(load(path))),
+            state: Arc::new(watch::Sender::new(load(setting, path))),
         }
     }
 
-    /// Returns the token, or the reason why there is none that is valid now.
+    /// Returns the token, or the reason why there is none that is valid now. The reason names the setting and not the path.
     pub fn current(&self) -> Result<Arc<ClientToken>, String> {
         let current = self.state.borrow().clone()?;
         match SystemTime::now() <= current.identity.not_after {
             true => Ok(current),
             false => Err(format!(
-                "the token in {} expired at {}",
-                self.path.display(),
+                "the token of {} expired at {}",
+                self.setting,
                 text(current.identity.not_after)
             )),
         }
@@ -82,29 +85,34 @@ impl TokenFile {
     /// Reads the file again and again. Does not return.
     pub async fn watch(self) {
         let mut last = self.state.borrow().clone();
+        if last.is_err() {
+            self.log(&last);
+        }
         loop {
             time::sleep(INTERVAL).await;
-            let path = self.path.clone();
-            let read = blocking(move || load(&path)).await;
+            let (setting, path) = (self.setting, self.path.clone());
+            let read = blocking(move || load(setting, &path)).await;
             if read != last {
-                log(&read);
+                self.log(&read);
             }
             last = read.clone();
             self.state.send_if_modified(|state| replace(state, read));
         }
     }
-}
 
-fn log(read: &TokenState) {
-    match read {
-        Ok(token) => {
-            let ClaimedIdentity { principal, not_after } = &token.identity;
-            tracing::info!(%principal, expires = text(*not_after), "the token was read again");
+    fn log(&self, read: &TokenState) {
+        let file = self.path.display();
+        match read {
+            Ok(token) => {
+                let ClaimedIdentity { principal, not_after } = &token.identity;
+                tracing::info!(%file, %principal, expires = text(*not_after), "the token was read again");
+            }
+            Err(error) => tracing::warn!(
+                %file,
+                error,
+                "the file of the token cannot be used; a present token stays until it expires"
+            ),
         }
-        Err(error) => tracing::warn!(
-            error,
-            "the file of the token cannot be used; a present token stays until it expires"
-        ),
     }
 }
 
@@ -121,9 +129,14 @@ fn replace(state: &mut TokenState, read: TokenState) -> bool {
     !stays
 }
 
-fn load(path: &Path) -> TokenState {
-    let token = BearerToken::read(path).map_err(|error| error.to_string())?;
-    let no_jwt = || format!("{}: it does not hold a JSON Web Token", path.display());
+fn load(setting: &str, path: &Path) -> TokenState {
+    let token = BearerToken::read(path).map_err(|error| match error {
+        TokenFileError::Read { path: _, source } => format!("the file of {setting} cannot be read: {source}"),
+        TokenFileError::Form { path: _ } => {
+            format!("the file of {setting} does not hold one token of 1 byte to 16 KiB")
+        }
+    })?;
+    let no_jwt = || format!("the file of {setting} does not hold a JSON Web Token");
     let identity = token.claimed_identity().ok_or_else(no_jwt)?;
     Ok(Arc::new(ClientToken { token, identity }))
 }
@@ -142,12 +155,7 @@ impl fmt::Debug for TokenFile {
 
 /// The metric of the expiry of a service's own token, which has no series without a token.
 #[derive(Debug, Clone)]
-pub struct TokenExpiry {
-    /// The setting that names the file, without the dashes before it.
-    pub setting: &'static str,
-    /// The file.
-    pub file: Option<TokenFile>,
-}
+pub struct TokenExpiry(pub Option<TokenFile>);
 
 impl Collector for TokenExpiry {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
@@ -158,7 +166,7 @@ impl Collector for TokenExpiry {
             None,
             MetricType::Gauge,
         )?;
-        let Some(file) = &self.file else {
+        let Some(file) = &self.0 else {
             return Ok(());
         };
         let not_after = file
@@ -170,7 +178,7 @@ impl Collector for TokenExpiry {
         let since_epoch = not_after.and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
         let seconds = since_epoch.map_or(0, |since| since.as_secs().saturating_add(1));
         ConstGauge::new(i64::try_from(seconds).unwrap_or(i64::MAX))
-            .encode(expiry.encode_family(&[("token", self.setting)])?)
+            .encode(expiry.encode_family(&[("token", file.setting.trim_start_matches("--"))])?)
     }
 }
 
@@ -204,9 +212,9 @@ mod tests {
     #[tokio::test]
     async fn a_renewed_token_is_noticed_and_an_unreadable_file_takes_no_valid_token_away() {
         let dir = TempDir::new().unwrap();
-        let file = TokenFile::open(&dir.path().join("token"));
+        let file = TokenFile::open("--token", &dir.path().join("token"));
         let watching = tokio::spawn(file.clone().watch());
-        assert!(file.current().unwrap_err().contains("token"));
+        assert!(file.current().unwrap_err().contains("--token"));
         let none = BearerToken::parse("none").unwrap();
         write(&dir, &format!("{}\n", token("first", 600)));
         let first = file.renewed(&none).await;
@@ -223,17 +231,26 @@ mod tests {
     }
 
     #[test]
-    fn an_expired_or_opaque_token_is_not_used_and_the_reason_is_named() {
+    fn a_token_that_is_not_used_has_a_reason_with_the_setting_and_without_the_path() {
         let dir = TempDir::new().unwrap();
         let path = dir.path().join("token");
+        let current = || TokenFile::open("--vault-token-file", &path).current();
+        let missing = current().unwrap_err();
         write(&dir, &token("s", -1));
-        let expired = TokenFile::open(&path).current().unwrap_err();
-        assert!(
-            expired.contains("expired at 20") && expired.contains("token"),
-            "{expired}"
-        );
+        let expired = current().unwrap_err();
+        write(&dir, "two words");
+        let words = current().unwrap_err();
         write(&dir, "opaque");
-        let opaque = TokenFile::open(&path).current().unwrap_err();
-        assert!(opaque.contains("does not hold a JSON Web Token"), "{opaque}");
+        let opaque = current().unwrap_err();
+        for (reason, part) in [
+            (missing, "cannot be read: No such file"),
+            (expired, "expired at 20"),
+            (words, "does not hold one token"),
+            (opaque, "does not hold a JSON Web Token"),
+        ] {
+            assert!(reason.contains(part), "{reason}");
+            assert!(reason.contains("--vault-token-file"), "{reason}");
+            assert!(!reason.contains(dir.path().to_str().unwrap()), "{reason}");
+        }
     }
 }

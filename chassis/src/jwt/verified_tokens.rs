@@ -9,6 +9,8 @@ use std::{
 use proto::Principal;
 use ring::digest;
 
+use super::key_state::TokenKey;
+
 /// Maximum number of tokens that are kept.
 const MAX_TOKENS: usize = 4096;
 
@@ -19,6 +21,8 @@ pub struct VerifiedToken {
     pub principal: Principal,
     /// The last moment at which the token is valid.
     pub not_after: SystemTime,
+    /// The key that verified the token. The token counts only while the key is published.
+    pub key: TokenKey,
 }
 
 /// The SHA-256 of a token. The token itself is not kept.
@@ -34,30 +38,21 @@ impl TokenDigest {
     }
 }
 
-/// A token that was verified with the key set `generation` of the issuer with the index `issuer`.
-#[derive(Clone)]
-pub(super) struct KnownToken {
-    pub(super) verified: VerifiedToken,
-    pub(super) issuer: usize,
-    pub(super) generation: u64,
-}
-
 #[derive(Default)]
-pub(super) struct VerifiedTokens(Mutex<HashMap<TokenDigest, KnownToken>>);
+pub(super) struct VerifiedTokens(Mutex<HashMap<TokenDigest, VerifiedToken>>);
 
 impl VerifiedTokens {
-    /// Returns a token that has not expired at `now`. The caller compares the generation of its issuer's keys.
-    pub(super) fn get(&self, token: &TokenDigest, now: SystemTime) -> Option<KnownToken> {
-        let tokens = self.lock();
-        let known = tokens.get(token)?;
-        (now <= known.verified.not_after).then(|| known.clone())
+    /// Returns a token that has not expired at `now`, and whose key is still published.
+    pub(super) fn get(&self, token: &TokenDigest, now: SystemTime) -> Option<VerifiedToken> {
+        let known = self.lock().get(token)?.clone();
+        (now <= known.not_after && known.key.check().is_ok()).then_some(known)
     }
 
     /// Keeps a token. When there is no room, the expired tokens are forgotten, and if there are none, all.
-    pub(super) fn insert(&self, token: TokenDigest, known: KnownToken, now: SystemTime) {
+    pub(super) fn insert(&self, token: TokenDigest, known: VerifiedToken, now: SystemTime) {
         let mut tokens = self.lock();
         if tokens.len() >= MAX_TOKENS {
-            tokens.retain(|_, known| now <= known.verified.not_after);
+            tokens.retain(|_, known| now <= known.not_after);
         }
         if tokens.len() >= MAX_TOKENS {
             tokens.clear();
@@ -65,7 +60,7 @@ impl VerifiedTokens {
         tokens.insert(token, known);
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<TokenDigest, KnownToken>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<TokenDigest, VerifiedToken>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -73,18 +68,17 @@ impl VerifiedTokens {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 mod tests {
-    use std::time::Duration;
+    use std::{sync::LazyLock, time::Duration};
 
     use super::*;
 
-    fn known(not_after: SystemTime) -> KnownToken {
-        KnownToken {
-            verified: VerifiedToken {
-                principal: Principal::jwt("i", "s").unwrap(),
-                not_after,
-            },
-            issuer: 0,
-            generation: 1,
+    static KEY: LazyLock<TokenKey> = LazyLock::new(TokenKey::published);
+
+    fn known(not_after: SystemTime) -> VerifiedToken {
+        VerifiedToken {
+            principal: Principal::jwt("i", "s").unwrap(),
+            not_after,
+            key: KEY.clone(),
         }
     }
 

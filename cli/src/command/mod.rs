@@ -117,6 +117,13 @@ pub(crate) fn find_connection(connect: &ConnectArgs) -> Result<Connection, Failu
         // A closed standard error is ignored.
         drop(writeln!(io::stderr(), "note: {remark}"));
     }
+    if let Some(path) = connection.exposed_token_file() {
+        let warning = format!(
+            "everybody on this machine may read the token in {}; use `chmod 600`",
+            path.display()
+        );
+        drop(writeln!(io::stderr(), "warning: {}", printable(&warning)));
+    }
     Ok(connection)
 }
 

@@ -9,7 +9,10 @@ mod settings;
 #[cfg(test)]
 mod tests;
 
-use std::{ffi::OsString, io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{
+    ffi::OsString, io, net::SocketAddr, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc,
+    time::Duration,
+};
 
 use chassis::{
     caller::Peer,
@@ -229,6 +232,13 @@ impl Connection {
     pub(crate) fn token_identity(&self) -> Option<ClaimedIdentity> {
         let path = self.settings.token_file.as_ref()?;
         BearerToken::read(path).ok()?.claimed_identity()
+    }
+
+    /// Returns the file of `--token-file` when every user of this machine may read it.
+    pub(crate) fn exposed_token_file(&self) -> Option<&Path> {
+        let path = self.settings.token_file.as_deref()?;
+        let mode = path.metadata().ok()?.permissions().mode();
+        (mode & 0o007 != 0).then_some(path)
     }
 
     fn tls(&self, id: Option<&str>) -> Result<Arc<ClientConfig>, Failure> {

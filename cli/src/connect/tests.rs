@@ -384,3 +384,24 @@ fn a_damaged_file_of_contexts_does_not_matter_to_a_command_that_needs_nothing_of
     let failure = Connection::find(&partial, env).unwrap_err();
     assert_eq!(failure.kind, FailureKind::Configuration);
 }
+
+#[test]
+fn a_token_file_that_everybody_may_read_is_reported() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("token");
+    fs::write(&path, "a.b.c").unwrap();
+    let args = ConnectArgs {
+        token_file: Some(path.clone()),
+        ..Default::default()
+    };
+    let connection = Connection::find_without_working_directory(&args, empty_environment).unwrap();
+    for (mode, exposed) in [(0o644, true), (0o604, true), (0o640, false), (0o600, false)] {
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        let reported = connection.exposed_token_file();
+        assert_eq!(reported, exposed.then_some(path.as_path()), "{mode:o}");
+    }
+    let none =
+        Connection::find_without_working_directory(&ConnectArgs::default(), empty_environment).unwrap();
+    assert_eq!(none.exposed_token_file(), None);
+}

@@ -2,7 +2,14 @@
 
 use std::time::Duration;
 
-use e2e::{Injector, Pair, Pki, TokenIssuer, Upstream, Vault, eventually, issuer::AUDIENCE, pair::server};
+use e2e::{
+    Injector, Pair, Pki, TokenIssuer, Upstream, Vault, eventually,
+    issuer::{AUDIENCE, TestKey},
+    pair::server,
+};
+use http::Request;
+use serde_json::json;
+use tokio::{net::TcpListener, time::Instant};
 
 use super::{CI, Tokens, get_with, outcome};
 
@@ -70,5 +77,33 @@ async fn a_service_account_reaches_its_servers_while_its_token_is_valid() {
         problem.contains("the token has expired") && !problem.contains(AUDIENCE),
         "{problem}"
     );
+    Pair { vault, injector }.stop().await;
+}
+
+/// The issuer accepts connections and says nothing, so the key of a token is awaited.
+#[tokio::test]
+async fn a_call_waits_for_the_key_of_its_token_only_until_its_deadline() {
+    let (pki, silent) = (Pki::new(), TcpListener::bind("127.0.0.1:0").await.unwrap());
+    let keys = format!("http://{}/keys", silent.local_addr().unwrap());
+    let claims =
+        json!({"iss": "https://silent.example", "sub": "web", "aud": AUDIENCE, "exp": 4_000_000_000_u64});
+    let token = TestKey::p256().token("first", &claims);
+    let vault = Vault::start_with(pki.clone(), |_| {}).await;
+    let injector = Injector::start_with(pki, vault.address, |settings| {
+        settings.jwt.jwt_issuer = vec![format!("https://silent.example={AUDIENCE},jwks={keys}")];
+        settings
+            .callers
+            .caller
+            .push("jwt:https://silent.example#web=*".to_owned());
+    })
+    .await;
+    let began = Instant::now();
+    let request = Request::post("/shop/api/x")
+        .header("content-type", "application/grpc")
+        .header("grpc-timeout", "300m")
+        .header("x-aerostack-token", &token);
+    let answer = injector.send(request, "").await;
+    assert_eq!(answer.headers()["grpc-status"], "4", "{answer:?}");
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
     Pair { vault, injector }.stop().await;
 }

@@ -1,5 +1,7 @@
 //! Tokens that are not accepted. A refused token is never replaced by the client's certificate.
 
+use tokio::net::TcpListener;
+
 use super::*;
 
 /// Returns each token that must be refused, with a part of the message.
@@ -139,4 +141,24 @@ async fn health_checks_are_for_anyone_whatever_the_token_is() {
         let checked = HealthClient::new(scene.channel()).check(request).await;
         assert!(checked.is_ok(), "{checked:?}");
     }
+}
+
+/// The issuer accepts connections and says nothing, so that other calls wait for the key of their token.
+#[tokio::test]
+async fn a_health_check_does_not_wait_for_the_key_of_a_token() {
+    let (pki, silent) = (Pki::new(), TcpListener::bind("127.0.0.1:0").await.unwrap());
+    let keys = format!("http://{}/keys", silent.local_addr().unwrap());
+    let vault = Vault::start_with(pki.clone(), |settings| {
+        settings.jwt.jwt_issuer = vec![format!("https://silent.example={AUDIENCE},jwks={keys}")];
+    })
+    .await;
+    let claims =
+        json!({"iss": "https://silent.example", "sub": "a", "aud": AUDIENCE, "exp": 4_000_000_000_u64});
+    let token = TestKey::p256().token("first", &claims);
+    let mut client = HealthClient::new(anonymous(&pki, vault.address, pki::VAULT));
+    // The connection is made before the time is measured.
+    assert!(client.check(HealthCheckRequest::default()).await.is_ok());
+    let checking = client.check(with_token(HealthCheckRequest::default(), &token));
+    let checked = time::timeout(Duration::from_secs(3), checking).await;
+    assert!(checked.unwrap().is_ok());
 }

@@ -36,6 +36,63 @@ async fn a_stream_decrypts_only_until_its_token_expires() {
     .await;
 }
 
+/// The vault stops to decrypt for an open stream when the issuer withdraws the key of the stream's token, also when the issuer has
+/// no other key.
+#[tokio::test]
+async fn a_stream_decrypts_only_while_the_key_of_its_token_is_published() {
+    let (pki, dir) = (Pki::new(), TempDir::new().unwrap());
+    let issuer = TokenIssuer::start(&pki).await;
+    let ((kid, key), file) = (issuer.signing_key(), dir.path().join("keys.json"));
+    let published = json!({"keys": [key.jwk(&kid)]}).to_string();
+    let second = TestKey::p256();
+    let both = json!({"keys": [second.jwk("second"), key.jwk(&kid)]}).to_string();
+    let without = json!({"keys": [second.jwk("second")]}).to_string();
+    replace_file(&file, &published);
+    let vault = Vault::start_with(pki.clone(), |settings| {
+        settings.jwt.jwt_issuer = vec![format!("{}={AUDIENCE},jwks={}", issuer.url(), file.display())];
+        settings
+            .injector
+            .push(format!("jwt:{}#{INJECTOR}=shop", issuer.url()));
+    })
+    .await;
+    vault.workspace("shop").await;
+    vault.put("shop", "TOKEN", "v").await;
+    for withdrawn in [without.as_str(), "{\"keys\":[]}"] {
+        let (messages, outbound) = mpsc::channel(1);
+        let client = DecryptServiceClient::new(anonymous(&pki, vault.address, pki::VAULT));
+        let known = async |token: &str| {
+            let opening = with_token(tokio_stream::empty::<DecryptStreamRequest>(), token);
+            client.clone().decrypt_stream(opening).await.is_ok()
+        };
+        replace_file(&file, &published);
+        let token = issuer.token(INJECTOR, HOUR);
+        eventually("the key is known", async || known(&token).await).await;
+        let opening = with_token(ReceiverStream::new(outbound), &token);
+        let mut stream = client.clone().decrypt_stream(opening).await.unwrap().into_inner();
+        let mut outcome = async || {
+            messages.send(decrypt("shop", "TOKEN")).await.unwrap();
+            let answered = time::timeout(e2e::PATIENCE, stream.message()).await.unwrap();
+            answered.unwrap().unwrap().answers.remove(0).outcome.unwrap()
+        };
+        assert!(matches!(outcome().await, Outcome::Response(_)));
+        // A second key beside it changes nothing.
+        replace_file(&file, &both);
+        let with_second = second.token("second", &issuer.claims(INJECTOR, HOUR));
+        eventually("the second key is known", async || known(&with_second).await).await;
+        assert!(matches!(outcome().await, Outcome::Response(_)));
+        replace_file(&file, withdrawn);
+        eventually("the key has been withdrawn", async || match outcome().await {
+            Outcome::Response(_) => false,
+            Outcome::Error(error) => {
+                assert_eq!(error.reason().name(), "UNAUTHENTICATED");
+                assert!(error.message.contains("does not publish"), "{}", error.message);
+                true
+            }
+        })
+        .await;
+    }
+}
+
 #[tokio::test]
 async fn an_injector_renews_its_token_and_no_call_fails() {
     let scene = Scene::start().await;
@@ -88,7 +145,9 @@ async fn an_injector_without_a_valid_token_is_not_ready_and_says_why() {
     };
     let says = async |text: &str| {
         eventually(text, async || readyz().await.contains(text)).await;
-        assert!(readyz().await.contains("--vault-token-file"));
+        let answer = readyz().await;
+        assert!(answer.contains("--vault-token-file"), "{answer}");
+        assert!(!answer.contains(scene.dir.path().to_str().unwrap()), "{answer}");
     };
     says("does not hold a JSON Web Token").await;
     scene.token_file(&scene.issuer.token(INJECTOR, Duration::ZERO));

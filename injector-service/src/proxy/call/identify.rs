@@ -1,13 +1,18 @@
 //! The sender of a request, before the request's server is looked up.
 
+use std::pin::pin;
+
 use http::{request::Parts, uri::Authority};
 use proto::Refusal;
 
-use super::{check::CheckedRequest, context::CallContext};
+use super::{check::CheckedRequest, context::CallContext, deadline::within};
 use crate::{
     callers::{Caller, CallerToken},
     proxy::{call_record::CallRecord, received_body::ReceivedBody, target},
 };
+
+/// The detail of the refusal when a call's deadline passes while the key of its token is awaited.
+const NOT_IDENTIFIED: &str = "the caller's token could not be verified within the call's deadline";
 
 /// A request whose sender is known. The token of the sender is not among the headers any more.
 pub(super) struct IdentifiedRequest<'c> {
@@ -37,13 +42,17 @@ impl<'c> IdentifiedRequest<'c> {
             host,
         } = checked;
         let CallContext {
-            proxy, downstream, ..
+            proxy,
+            downstream,
+            deadline,
+            ..
         } = context;
         let token = CallerToken::take(&mut parts.headers)?;
         let sender = if target::is_status_request(&parts, &host, &downstream.route, &proxy.hosts) {
             RequestSender::OfStatusRequest
         } else {
-            let caller = proxy.callers.identify(&downstream.peer, token.as_ref()).await?;
+            let identifying = pin!(proxy.callers.identify(&downstream.peer, token.as_ref()));
+            let caller = within(deadline, NOT_IDENTIFIED, identifying).await?;
             record.set_caller(caller.name());
             RequestSender::Caller(caller)
         };
