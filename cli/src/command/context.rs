@@ -219,9 +219,12 @@ fn absent_files(context: &Context) -> Vec<PathBuf> {
         cert,
         key,
         token_file,
+        injector_token_file,
         ..
     } = context;
-    let named = [dir, ca, cert, key, token_file].into_iter().flatten();
+    let named = [dir, ca, cert, key, token_file, injector_token_file]
+        .into_iter()
+        .flatten();
     named.filter(|file| !file.exists()).cloned().collect()
 }
 
@@ -307,6 +310,7 @@ fn context_text(model: &ContextModel) -> String {
         cert,
         key,
         token_file,
+        injector_token_file,
         vault_id,
         injector_id,
         timeout,
@@ -322,7 +326,8 @@ fn context_text(model: &ContextModel) -> String {
         ("CA", path_text(ca.as_ref())),
         ("Certificate", path_text(cert.as_ref())),
         ("Key", path_text(key.as_ref())),
-        ("Token", path_text(token_file.as_ref())),
+        ("Vault's token", path_text(token_file.as_ref())),
+        ("Injector's token", path_text(injector_token_file.as_ref())),
         ("Vault's principal", text(vault_id)),
         ("Injector's principal", text(injector_id)),
         ("Timeout", text(timeout)),
