@@ -10,9 +10,10 @@ use std::{
 };
 
 use clap::{Args, Command};
+use proto::Principal;
 
 use crate::{
-    authz::{Binding, Role},
+    authz::{Binding, Policy, Role},
     jwt::{IssuerSetting, Issuers},
     keepalive::{Ping, TcpTimeout},
     settings::{Problems, path},
@@ -98,6 +99,24 @@ impl TlsArgs {
         let tls = ServerTls::grpc(identity?, clients?);
         problems.check_tls("--tls-cert", tls.config())?;
         Some(tls)
+    }
+
+    /// Refuses roles of principals that no client can prove, because no CA or issuer is given: their calls would be refused
+    /// although the settings look right.
+    pub fn check_roles(&self, problems: &mut Problems, policy: &Policy) {
+        let has_clients = path(&self.client_ca).is_some() || self.spiffe_socket().is_some();
+        for principal in policy.principals() {
+            match principal {
+                Principal::Spiffe(_) | Principal::Dns(_) if !has_clients => {
+                    problems.add("--client-ca", format!("is needed for the role of {principal}"));
+                }
+                Principal::Token(_) => problems.add(
+                    "--admin, --editor, --viewer",
+                    format!("{principal} is for callers of the data plane alone, and can have no role"),
+                ),
+                Principal::Spiffe(_) | Principal::Dns(_) | Principal::Jwt(_) => {}
+            }
+        }
     }
 
     fn cert(&self) -> (&'static str, Option<&Path>) {

@@ -101,6 +101,14 @@ impl Peer {
         }
     }
 
+    /// Returns the time at which the identity expires; `None` for a peer without one.
+    pub fn not_after(&self) -> Option<SystemTime> {
+        match self {
+            Self::Known { not_after, .. } => Some(*not_after),
+            Self::Anonymous | Self::Unusable(_) => None,
+        }
+    }
+
     /// Returns the reason why this peer is no principal, or no longer one. The text names nothing of a certificate.
     pub fn why_unidentified(&self) -> String {
         match self {

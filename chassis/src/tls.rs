@@ -1,5 +1,6 @@
 //! TLS configurations. Only TLS 1.3 (RFC 8446) is used, without session resumption: a resumed session would take over a
-//! certificate chain that is not verified again.
+//! certificate chain that is not verified again. Servers of others, such as upstreams and issuers of tokens, are not reached
+//! with these configurations, and may speak TLS 1.2.
 //!
 //! [`Identity`] and [`Authorities`] are read from files. A service reads its files again when they change ([`Reloader`]),
 //! and a [`ServerTls`] or [`ClientTls`] makes each handshake with the contents at that time.

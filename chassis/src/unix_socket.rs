@@ -3,16 +3,23 @@
 use std::{
     fs::{self, File, Permissions},
     io,
-    os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
+    os::{
+        fd::AsRawFd as _,
+        unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
+    },
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use rustix::{
-    fs::{FlockOperation, flock},
+    fs::{FlockOperation, Mode, OFlags, flock, open},
     io::Errno,
     net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with},
 };
-use tokio::net::{UnixListener, UnixSocket, UnixStream};
+use tokio::{
+    net::{UnixListener, UnixSocket, UnixStream},
+    time::{Instant, sleep},
+};
 
 use super::{
     connection_slots::Holder,
@@ -21,6 +28,11 @@ use super::{
 
 /// The mode of the socket's file. Every user may connect, and the service decides by the peer's uid.
 const MODE: u32 = 0o666;
+
+/// Longest wait for another process that starts, and interval between two looks. Every process that may read the directory can
+/// hold its lock, so the wait needs an end.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
+const LOCK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// A listener on a Unix socket. Dropping it removes the file of the socket.
 pub struct UnixSocketListener {
@@ -33,8 +45,8 @@ pub struct UnixSocketListener {
 impl UnixSocketListener {
     /// Listens on `path`. A socket that a process left behind is replaced; a socket on which a process listens is refused,
     /// and so is any other file. The error names the path and the remedy.
-    pub fn bind(path: &Path) -> io::Result<Self> {
-        Self::bind_at(path).map_err(|error| {
+    pub async fn bind(path: &Path) -> io::Result<Self> {
+        Self::bind_at(path).await.map_err(|error| {
             io::Error::new(
                 error.kind(),
                 format!("cannot listen on {}: {}", path.display(), cause_of(&error)),
@@ -42,19 +54,19 @@ impl UnixSocketListener {
         })
     }
 
-    fn bind_at(path: &Path) -> io::Result<Self> {
+    async fn bind_at(path: &Path) -> io::Result<Self> {
         // Held until the new socket listens: of two processes that start at once, the second one then sees the socket of
         // the first one in use.
-        let _directory = lock_directory(path)?;
+        let _directory = lock_directory(path).await?;
         remove_stale(path)?;
         let socket = UnixSocket::new_stream()?;
         socket.bind(path)?;
         // Set before the socket listens, so that nobody is turned away by the umask. A connection before that is refused.
-        fs::set_permissions(path, Permissions::from_mode(MODE))?;
+        let file = open_to_every_user(path)?;
         let listener = socket.listen(BACKLOG)?;
         Ok(Self {
             listener,
-            file: file_id(path)?,
+            file,
             path: path.to_owned(),
         })
     }
@@ -90,14 +102,44 @@ impl Listener for UnixSocketListener {
     }
 }
 
-fn lock_directory(path: &Path) -> io::Result<File> {
+async fn lock_directory(path: &Path) -> io::Result<File> {
     let directory = match path.parent() {
         Some(directory) if directory != Path::new("") => directory,
         _ => Path::new("."),
     };
-    let directory = File::open(directory)?;
-    flock(&directory, FlockOperation::LockExclusive)?;
-    Ok(directory)
+    let file = File::open(directory)?;
+    let end = Instant::now() + LOCK_TIMEOUT;
+    loop {
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(file),
+            Err(Errno::WOULDBLOCK) if Instant::now() < end => sleep(LOCK_INTERVAL).await,
+            Err(Errno::WOULDBLOCK) => return Err(locked(directory)),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+fn locked(directory: &Path) -> io::Error {
+    let directory = directory.display();
+    let message = format!("another process holds a lock on {directory}; `fuser -v {directory}` shows which");
+    io::Error::new(io::ErrorKind::WouldBlock, message)
+}
+
+/// Lets every user connect to the socket at `path`, and returns the device and inode of its file.
+///
+/// `chmod` follows symbolic links: whoever may write the directory could put one in the place of the new socket, and have the
+/// mode of another file changed. So the file is opened without following links, and its mode is changed through the descriptor.
+/// `fchmod` refuses a descriptor with `O_PATH`, and the path in `/proc` leads to the same file.
+fn open_to_every_user(path: &Path) -> io::Result<(u64, u64)> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = File::from(open(path, flags, Mode::empty())?);
+    let metadata = file.metadata()?;
+    if !metadata.file_type().is_socket() {
+        return Err(io::ErrorKind::AlreadyExists.into());
+    }
+    let descriptor = format!("/proc/self/fd/{}", file.as_raw_fd());
+    fs::set_permissions(descriptor, Permissions::from_mode(MODE))?;
+    Ok((metadata.dev(), metadata.ino()))
 }
 
 /// Removes a socket on which no process listens.
@@ -151,8 +193,9 @@ mod tests {
 
     use super::*;
 
-    fn refusal(path: &Path) -> String {
+    async fn refusal(path: &Path) -> String {
         UnixSocketListener::bind(path)
+            .await
             .err()
             .expect("it was bound")
             .to_string()
@@ -162,7 +205,7 @@ mod tests {
     async fn a_peer_is_known_by_its_uid_and_every_user_may_connect() {
         let dir = TempDir::new().unwrap();
         let path = dir.path().join("socket");
-        let listener = UnixSocketListener::bind(&path).unwrap();
+        let listener = UnixSocketListener::bind(&path).await.unwrap();
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o666);
         let _client = UnixStream::connect(&path).await.unwrap();
         let (_stream, uid) = listener.accept().await.unwrap();
@@ -173,15 +216,15 @@ mod tests {
     async fn the_socket_of_a_process_that_lives_is_not_taken_over() {
         let dir = TempDir::new().unwrap();
         let path = dir.path().join("socket");
-        let first = UnixSocketListener::bind(&path).unwrap();
-        let refused = refusal(&path);
+        let first = UnixSocketListener::bind(&path).await.unwrap();
+        let refused = refusal(&path).await;
         assert!(
             refused.ends_with("another process listens there; `ss -xlp` shows which"),
             "{refused}"
         );
         drop(first);
         assert!(!path.exists());
-        UnixSocketListener::bind(&path).unwrap();
+        UnixSocketListener::bind(&path).await.unwrap();
     }
 
     #[tokio::test]
@@ -191,7 +234,7 @@ mod tests {
         // The listener of the standard library leaves its file behind.
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
         assert!(path.exists());
-        let _listener = UnixSocketListener::bind(&path).unwrap();
+        let _listener = UnixSocketListener::bind(&path).await.unwrap();
         UnixStream::connect(&path).await.unwrap();
     }
 
@@ -200,20 +243,20 @@ mod tests {
         let dir = TempDir::new().unwrap();
         let path = dir.path().join("file");
         fs::write(&path, "precious").unwrap();
-        assert!(refusal(&path).contains("a file that is no socket"));
+        assert!(refusal(&path).await.contains("a file that is no socket"));
         assert_eq!(fs::read(&path).unwrap(), b"precious");
         let link = dir.path().join("link");
         std::os::unix::fs::symlink(dir.path().join("elsewhere"), &link).unwrap();
-        assert!(refusal(&link).contains("a file that is no socket"));
+        assert!(refusal(&link).await.contains("a file that is no socket"));
     }
 
     #[tokio::test]
     async fn the_socket_of_a_successor_is_not_removed() {
         let dir = TempDir::new().unwrap();
         let path = dir.path().join("socket");
-        let first = UnixSocketListener::bind(&path).unwrap();
+        let first = UnixSocketListener::bind(&path).await.unwrap();
         fs::remove_file(&path).unwrap();
-        let _second = UnixSocketListener::bind(&path).unwrap();
+        let _second = UnixSocketListener::bind(&path).await.unwrap();
         drop(first);
         UnixStream::connect(&path).await.unwrap();
     }
@@ -221,7 +264,43 @@ mod tests {
     #[tokio::test]
     async fn a_path_that_cannot_work_is_refused_with_the_reason() {
         let dir = TempDir::new().unwrap();
-        assert!(refusal(&dir.path().join("none/socket")).contains("the directory does not exist"));
-        assert!(refusal(&dir.path().join("x".repeat(120))).contains("at most 107 bytes"));
+        assert!(
+            refusal(&dir.path().join("none/socket"))
+                .await
+                .contains("the directory does not exist")
+        );
+        assert!(
+            refusal(&dir.path().join("x".repeat(120)))
+                .await
+                .contains("at most 107 bytes")
+        );
+    }
+
+    #[test]
+    fn the_mode_of_a_file_behind_a_link_does_not_change() {
+        let dir = TempDir::new().unwrap();
+        let (key, link) = (dir.path().join("key"), dir.path().join("socket"));
+        fs::write(&key, "precious").unwrap();
+        fs::set_permissions(&key, Permissions::from_mode(0o600)).unwrap();
+        std::os::unix::fs::symlink(&key, &link).unwrap();
+        for path in [&link, &key] {
+            let refused = open_to_every_user(path).unwrap_err();
+            assert_eq!(refused.kind(), io::ErrorKind::AlreadyExists, "{refused}");
+        }
+        assert_eq!(fs::metadata(&key).unwrap().mode() & 0o777, 0o600);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lock_that_another_process_holds_is_an_error_and_no_hang() {
+        let dir = TempDir::new().unwrap();
+        let path = dir.path().join("socket");
+        // A lock belongs to an open file, so that this one also excludes the listener's.
+        let holder = File::open(dir.path()).unwrap();
+        flock(&holder, FlockOperation::LockExclusive).unwrap();
+        let refused = refusal(&path).await;
+        let named = format!("another process holds a lock on {}", dir.path().display());
+        assert!(refused.contains(&named), "{refused}");
+        drop(holder);
+        UnixSocketListener::bind(&path).await.unwrap();
     }
 }

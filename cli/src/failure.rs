@@ -206,7 +206,8 @@ fn hint_for(reason: Reason) -> Option<&'static str> {
             "the injector's operator changes the servers in the file of its setting --servers, or where the file comes from"
         }
         Reason::Unauthenticated => {
-            "give a client certificate (--cert and --key, or --dir), or a token that is valid now (--token-file)"
+            "give a client certificate (--cert and --key, or --dir), or a token that is valid now (--token-file for the vault, \
+             --injector-token-file for the injector)"
         }
         Reason::PermissionDenied => {
             "the operator of the service grants roles to identities with its settings --admin, --editor and --viewer"

@@ -18,7 +18,7 @@ use clap::{Args, Parser, Subcommand};
 use proto::{Principal, ServerName, WorkspaceName};
 
 use crate::{
-    callers::Callers,
+    callers::{CallerPolicy, Callers},
     catalog::Catalog,
     limits::{LimitSettings, Limits},
     proxy::{Hosts, ListenerRoute},
@@ -220,6 +220,9 @@ impl Settings {
             Some(checked) => (Some(checked.callers), checked.listen_unix, checked.authorities),
             None => (None, None, None),
         };
+        if let (Some(admin), Some(callers)) = (&admin, &callers) {
+            check_issuers(p, &issuers, admin.as_ref(), callers);
+        }
         let data_plane_tls = self.data_plane_tls(p, exposed, authorities);
         let hosts = self.hosts(p);
         let upstream_roots = self.upstream_roots(p);
@@ -259,11 +262,12 @@ impl Settings {
         let listen = problems.address("--listen", &self.listen);
         let tls = self.tls.server(problems, listen, issuers);
         let bindings = self.roles.check(problems, issuers);
-        let policy = problems.policy("--admin", bindings);
+        let policy = problems.policy("--admin", bindings)?;
+        self.tls.check_roles(problems, &policy);
         Some(AdminConfig {
             listen: listen?,
             tls: tls?,
-            policy: Arc::new(policy?),
+            policy: Arc::new(policy),
             reflection: !self.no_reflection,
         })
     }
@@ -413,6 +417,19 @@ impl Settings {
             .collect();
         let suffix = read(problems, "--host-suffix", &self.host_suffix)?;
         Some(Hosts { names, suffix })
+    }
+}
+
+/// Refuses issuers whose tokens identify nobody. The operator may believe that callers are asked for their tokens.
+fn check_issuers(problems: &mut Problems, issuers: &Issuers, admin: Option<&AdminConfig>, callers: &Callers) {
+    let with_roles = admin.into_iter().flat_map(|admin| admin.policy.principals());
+    let of_callers = callers.policy.iter().flat_map(CallerPolicy::principals);
+    let mut all = with_roles.chain(of_callers);
+    if !issuers.is_empty() && !all.any(|principal| matches!(principal, Principal::Jwt(_))) {
+        problems.add(
+            "--jwt-issuer",
+            "is of no use: no --caller and no role names a principal with a token",
+        );
     }
 }
 

@@ -88,11 +88,10 @@ impl Listeners {
                 .map(|admin| bind(admin.listen))
                 .transpose()?,
             data_plane: config.data_plane_listen.map(bind).transpose()?,
-            unix: config
-                .listen_unix
-                .as_deref()
-                .map(UnixSocketListener::bind)
-                .transpose()?,
+            unix: match &config.listen_unix {
+                Some(path) => Some(UnixSocketListener::bind(path).await?),
+                None => None,
+            },
             dedicated: dedicated.collect::<io::Result<_>>()?,
             metrics: bind(config.metrics_listen)?,
         })

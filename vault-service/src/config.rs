@@ -338,6 +338,9 @@ impl Settings {
         let issuers = self.jwt.check(&mut problems).unwrap_or_default();
         let tls = self.tls.server_with_principal(&mut problems, listen, &issuers);
         let policy = self.policy(&mut problems, &issuers);
+        if let Some(policy) = &policy {
+            self.tls.check_roles(&mut problems, policy);
+        }
         let keepalive = self.keepalive.check(&mut problems);
         let shutdown_grace = self.process.shutdown_grace(&mut problems);
         let erase_after = problems.duration("--erase-after", &self.erase_after);

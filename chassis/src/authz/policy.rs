@@ -119,7 +119,8 @@ impl Policy {
         }
     }
 
-    pub(super) fn principals(&self) -> impl Iterator<Item = &Principal> {
+    /// Returns the principals that have a role.
+    pub fn principals(&self) -> impl Iterator<Item = &Principal> {
         self.0.keys()
     }
 }

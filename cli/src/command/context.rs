@@ -219,9 +219,12 @@ fn absent_files(context: &Context) -> Vec<PathBuf> {
         cert,
         key,
         token_file,
+        injector_token_file,
         ..
     } = context;
-    let named = [dir, ca, cert, key, token_file].into_iter().flatten();
+    let named = [dir, ca, cert, key, token_file, injector_token_file]
+        .into_iter()
+        .flatten();
     named.filter(|file| !file.exists()).cloned().collect()
 }
 
@@ -307,6 +310,7 @@ fn context_text(model: &ContextModel) -> String {
         cert,
         key,
         token_file,
+        injector_token_file,
         vault_id,
         injector_id,
         timeout,
@@ -329,7 +333,8 @@ fn context_text(model: &ContextModel) -> String {
         ("CA", file_or_found(ca, found.ca)),
         ("Certificate", file_or_found(cert, found.cert)),
         ("Key", file_or_found(key, found.key)),
-        ("Token", path_text(token_file.as_ref())),
+        ("Vault's token", path_text(token_file.as_ref())),
+        ("Injector's token", path_text(injector_token_file.as_ref())),
         ("Vault's principal", or_found(vault_id, found.vault_id)),
         ("Injector's principal", or_found(injector_id, found.injector_id)),
         ("Timeout", text(timeout)),

@@ -10,7 +10,12 @@ mod settings;
 mod tests;
 
 use std::{
-    ffi::OsString, io, net::SocketAddr, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc,
+    ffi::OsString,
+    io,
+    net::SocketAddr,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -93,15 +98,25 @@ impl Connection {
     }
 
     pub fn vault(&self) -> Result<Remote, Failure> {
-        let ConnectArgs { vault, vault_id, .. } = &self.settings;
+        let ConnectArgs {
+            vault,
+            vault_id,
+            token_file,
+            ..
+        } = &self.settings;
         let address = self.address("the vault", "--vault", vault.as_deref(), "127.0.0.1:7150")?;
-        self.remote("the vault", address, vault_id.as_deref())
+        let token = TokenSetting {
+            flag: "--token-file",
+            file: token_file.as_deref(),
+        };
+        self.remote("the vault", address, vault_id.as_deref(), token)
     }
 
     pub fn injector(&self) -> Result<Remote, Failure> {
         let ConnectArgs {
             injector,
             injector_id,
+            injector_token_file,
             ..
         } = &self.settings;
         let address = self.address(
@@ -110,7 +125,11 @@ impl Connection {
             injector.as_deref(),
             "127.0.0.1:7151",
         )?;
-        self.remote("the injector", address, injector_id.as_deref())
+        let token = TokenSetting {
+            flag: "--injector-token-file",
+            file: injector_token_file.as_deref(),
+        };
+        self.remote("the injector", address, injector_id.as_deref(), token)
     }
 
     /// Returns the address of a service. The default is for the services of this machine, and a context names others.
@@ -202,12 +221,19 @@ impl Connection {
         self.timeout
     }
 
-    fn remote(&self, service: &str, address: &str, id: Option<&str>) -> Result<Remote, Failure> {
+    /// Returns a client of one service. Only the token of `token` is sent to it: whoever receives a token can use it.
+    fn remote(
+        &self,
+        service: &str,
+        address: &str,
+        id: Option<&str>,
+        token: TokenSetting<'_>,
+    ) -> Result<Remote, Failure> {
         let name = match &self.context {
             Some(context) => format!("{service} (context {context})"),
             None => service.to_owned(),
         };
-        let tls = self.tls(id)?;
+        let tls = self.tls(id, token)?;
         let wrong = |what: &dyn std::fmt::Display| {
             Failure::new(
                 FailureKind::Configuration,
@@ -223,7 +249,7 @@ impl Connection {
             name,
             address: address.to_owned(),
             tls,
-            channel: ServiceChannel::new(channel, self.settings.token_file.clone()),
+            channel: ServiceChannel::new(channel, token.file.map(Path::to_owned)),
             timeout: self.timeout,
         })
     }
@@ -234,32 +260,38 @@ impl Connection {
         BearerToken::read(path).ok()?.claimed_identity()
     }
 
-    /// Returns the file of `--token-file` when every user of this machine may read it.
+    /// Returns the first file of `--token-file` and `--injector-token-file` that every user of this machine may read.
     pub(crate) fn exposed_token_file(&self) -> Option<&Path> {
-        let path = self.settings.token_file.as_deref()?;
-        let mode = path.metadata().ok()?.permissions().mode();
-        (mode & 0o007 != 0).then_some(path)
+        let files = [&self.settings.token_file, &self.settings.injector_token_file];
+        let is_exposed = |path: &&Path| {
+            path.metadata()
+                .is_ok_and(|metadata| metadata.permissions().mode() & 0o007 != 0)
+        };
+        files.into_iter().flatten().map(PathBuf::as_path).find(is_exposed)
     }
 
-    fn tls(&self, id: Option<&str>) -> Result<Arc<ClientConfig>, Failure> {
+    fn tls(&self, id: Option<&str>, token: TokenSetting<'_>) -> Result<Arc<ClientConfig>, Failure> {
         let ConnectArgs {
             ca,
             cert,
             key,
             token_file,
+            injector_token_file,
             ..
         } = &self.settings;
-        let (ca, identity) = match (ca, cert, key, token_file) {
-            (Some(ca), Some(cert), Some(key), _) => (ca, Some(Identity::load(cert, key).map_err(unusable)?)),
-            (Some(ca), None, None, Some(_)) => (ca, None),
+        let has_token = token_file.is_some() || injector_token_file.is_some();
+        let (ca, identity) = match (ca, cert, key, token.file) {
+            (Some(ca), _, _, Some(file)) => {
+                token.check(file)?;
+                (ca, None)
+            }
+            (Some(ca), Some(cert), Some(key), None) => {
+                (ca, Some(Identity::load(cert, key).map_err(unusable)?))
+            }
+            // The client has a token for the other service alone. This service refuses what needs an identity.
+            (Some(ca), None, None, None) if has_token => (ca, None),
             _ => return Err(self.not_configured()),
         };
-        if let Some(path) = token_file {
-            BearerToken::read(path).map_err(|error| {
-                Failure::new(FailureKind::Configuration, error)
-                    .hint("--token-file names a file with a token, such as `kubectl create token` prints")
-            })?;
-        }
         let authorities = Authorities::load(ca).map_err(unusable)?;
         let tls = match id {
             None => tls::grpc_client_by_host(identity, &authorities),
@@ -285,8 +317,27 @@ impl Connection {
         let message = format!("{connection} is not configured: {} missing", missing.join(", "));
         Failure::new(FailureKind::Configuration, message).hint(
             "run this where `aerostack dev` runs, or give --dir, --context, or these flags (environment: AEROSTACK_CA, \
-             AEROSTACK_CERT, AEROSTACK_KEY); --token-file can take the place of --cert and --key",
+             AEROSTACK_CERT, AEROSTACK_KEY); --token-file (vault) and --injector-token-file can take the place of --cert and --key",
         )
+    }
+}
+
+/// The token of a client for one service.
+#[derive(Clone, Copy)]
+struct TokenSetting<'c> {
+    flag: &'static str,
+    file: Option<&'c Path>,
+}
+
+impl TokenSetting<'_> {
+    fn check(self, file: &Path) -> Result<(), Failure> {
+        let Self { flag, file: _ } = self;
+        let read = BearerToken::read(file).map_err(|error| {
+            Failure::new(FailureKind::Configuration, error).hint(format!(
+                "{flag} names a file with a token, such as `kubectl create token` prints"
+            ))
+        });
+        read.map(drop)
     }
 }
 

@@ -10,7 +10,7 @@ use crate::contexts::{Context, ContextName};
 pub const DEFAULT_DIR: &str = ".aerostack";
 
 /// Environment variables that the command line reads.
-pub(super) const VARIABLES: [&str; 14] = [
+pub(super) const VARIABLES: [&str; 15] = [
     "AEROSTACK_CONTEXT",
     "AEROSTACK_DIR",
     "AEROSTACK_VAULT",
@@ -20,6 +20,7 @@ pub(super) const VARIABLES: [&str; 14] = [
     "AEROSTACK_CERT",
     "AEROSTACK_KEY",
     "AEROSTACK_TOKEN_FILE",
+    "AEROSTACK_INJECTOR_TOKEN_FILE",
     "AEROSTACK_VAULT_ID",
     "AEROSTACK_INJECTOR_ID",
     "AEROSTACK_TIMEOUT",
@@ -59,10 +60,14 @@ pub struct ConnectArgs {
     /// The private key of the client certificate, PEM [env: AEROSTACK_KEY]
     #[arg(long, global = true, value_name = "FILE")]
     pub key: Option<PathBuf>,
-    /// A file with the JSON Web Token of the client, such as `kubectl create token` prints; it is read for each request, and
-    /// with it the client certificate does not count [env: AEROSTACK_TOKEN_FILE]
+    /// A file with the JSON Web Token for the vault, such as `kubectl create token` prints; it is read for each request, takes
+    /// the place of the client certificate, and is never sent to the injector [env: AEROSTACK_TOKEN_FILE]
     #[arg(long, global = true, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
+    /// A file with the JSON Web Token for the injector; without it, the client certificate identifies the client there
+    /// [env: AEROSTACK_INJECTOR_TOKEN_FILE]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub injector_token_file: Option<PathBuf>,
     /// The principal in the vault's certificate (`spiffe://…`, `dns:…`) when it is not the host name of the address
     /// [env: AEROSTACK_VAULT_ID]
     #[arg(long, global = true, value_name = "PRINCIPAL")]
@@ -94,10 +99,12 @@ impl ConnectArgs {
             cert,
             key,
             token_file,
+            injector_token_file,
             ..
         } = self;
         let addresses = [vault, injector, data_plane];
-        let has_identity = token_file.is_some() || [cert, key].into_iter().all(Option::is_some);
+        let is_set = |pair: [&Option<PathBuf>; 2]| pair.into_iter().all(Option::is_some);
+        let has_identity = is_set([token_file, injector_token_file]) || is_set([cert, key]);
         addresses.into_iter().all(Option::is_some) && ca.is_some() && has_identity
     }
 
@@ -127,6 +134,7 @@ impl ConnectArgs {
             cert,
             key,
             token_file,
+            injector_token_file,
             vault_id,
             injector_id,
             timeout,
@@ -140,6 +148,7 @@ impl ConnectArgs {
             cert,
             key,
             token_file,
+            injector_token_file,
             vault_id,
             injector_id,
             timeout,
@@ -159,6 +168,7 @@ impl ConnectArgs {
             cert,
             key,
             token_file,
+            injector_token_file,
             vault_id,
             injector_id,
             timeout,
@@ -176,6 +186,7 @@ impl ConnectArgs {
             cert: absolute(cert)?,
             key: absolute(key)?,
             token_file: absolute(token_file)?,
+            injector_token_file: absolute(injector_token_file)?,
             vault_id,
             injector_id,
             timeout,
@@ -194,6 +205,7 @@ impl ConnectArgs {
             cert: path("AEROSTACK_CERT"),
             key: path("AEROSTACK_KEY"),
             token_file: path("AEROSTACK_TOKEN_FILE"),
+            injector_token_file: path("AEROSTACK_INJECTOR_TOKEN_FILE"),
             vault_id: text("AEROSTACK_VAULT_ID"),
             injector_id: text("AEROSTACK_INJECTOR_ID"),
             timeout: text("AEROSTACK_TIMEOUT"),
@@ -206,13 +218,11 @@ impl ConnectArgs {
     /// Fills the missing settings with those of `other`.
     ///
     /// A principal and a probe belong to the address of a service. They are taken from `other` only together with its
-    /// address. A certificate and a token are two identities, and `other` does not add the one that is missing.
+    /// address. `other` adds no token beside a certificate. It adds a certificate beside a token, for the service that has no
+    /// token.
     pub(super) fn or(self, other: Self) -> Self {
         let (same_vault, same_injector) = (self.vault.is_none(), self.injector.is_none());
-        let (has_token, has_certificate) = (
-            self.token_file.is_some(),
-            self.cert.is_some() || self.key.is_some(),
-        );
+        let has_certificate = self.cert.is_some() || self.key.is_some();
         Self {
             context: self.context,
             dir: self.dir,
@@ -220,9 +230,12 @@ impl ConnectArgs {
             injector: self.injector.or(other.injector),
             data_plane: self.data_plane.or(other.data_plane),
             ca: self.ca.or(other.ca),
-            cert: self.cert.or(other.cert.filter(|_| !has_token)),
-            key: self.key.or(other.key.filter(|_| !has_token)),
+            cert: self.cert.or(other.cert),
+            key: self.key.or(other.key),
             token_file: self.token_file.or(other.token_file.filter(|_| !has_certificate)),
+            injector_token_file: self
+                .injector_token_file
+                .or(other.injector_token_file.filter(|_| !has_certificate)),
             vault_id: self.vault_id.or(other.vault_id.filter(|_| same_vault)),
             injector_id: self.injector_id.or(other.injector_id.filter(|_| same_injector)),
             vault_metrics: self.vault_metrics.or(other.vault_metrics.filter(|_| same_vault)),

@@ -125,16 +125,25 @@ fn missing_flags_are_named() {
 }
 
 #[test]
-fn a_token_takes_the_place_of_a_certificate_and_the_first_source_with_either_decides() {
+fn the_first_source_with_a_certificate_or_a_token_for_a_service_decides() {
     let (dir, args) = directory();
     let with_token = ConnectArgs {
         token_file: Some("/token".into()),
         ..args.clone()
     };
     let connection = Connection::find(&with_token, empty_environment).unwrap();
-    let ConnectArgs { ca, cert, key, .. } = &connection.settings;
+    let ConnectArgs { ca, cert, .. } = &connection.settings;
     assert_eq!(ca.as_deref(), Some(dir.path().join("pki/ca.pem").as_path()));
-    assert_eq!((cert, key), (&None, &None));
+    // The certificate is for the injector, which has no token.
+    assert_eq!(cert.as_deref(), Some(dir.path().join("pki/admin.pem").as_path()));
+    let with_certificate = ConnectArgs {
+        cert: Some("/cert.pem".into()),
+        key: Some("/key.pem".into()),
+        ..args.clone()
+    };
+    let env = |name: &str| name.ends_with("_TOKEN_FILE").then(|| "/token".into());
+    let settings = Connection::find(&with_certificate, env).unwrap().settings;
+    assert_eq!((settings.token_file, settings.injector_token_file), (None, None));
     // The directory that a flag names comes before the environment.
     let env = |name: &str| (name == "AEROSTACK_TOKEN_FILE").then(|| "/token".into());
     let connection = Connection::find(&args, env).unwrap();

@@ -85,6 +85,8 @@ pub(crate) struct Context {
     pub(crate) key: Option<PathBuf>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) token_file: Option<PathBuf>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) injector_token_file: Option<PathBuf>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) vault_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]

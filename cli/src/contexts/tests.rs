@@ -15,6 +15,7 @@ fn context(name: &str) -> Context {
         cert: None,
         key: Some("/keys/admin-key.pem".into()),
         token_file: None,
+        injector_token_file: None,
         vault_id: None,
         injector_id: None,
         timeout: Some("5".to_owned()),

@@ -53,6 +53,8 @@ pub(crate) enum Caller<'c> {
     Known {
         principal: Principal,
         servers: Option<&'c ServerScope>,
+        /// The time at which the identity expires. Static tokens have none.
+        not_after: Option<SystemTime>,
     },
 }
 
@@ -101,18 +103,26 @@ impl Callers {
                 ConnectionPeer::LocalUser(uid) => Caller::LocalUser(*uid),
             });
         };
-        let principal = match (token, peer) {
+        let (principal, not_after) = match (token, peer) {
             (Some(token), _) => self.verify(token).await?,
             (None, ConnectionPeer::LocalUser(uid)) => return Ok(Caller::LocalUser(*uid)),
             (None, ConnectionPeer::Network(peer)) => of_certificate(peer)?,
         };
         let servers = policy.servers(&principal);
-        Ok(Caller::Known { principal, servers })
+        Ok(Caller::Known {
+            principal,
+            servers,
+            not_after,
+        })
     }
 
-    async fn verify(&self, CallerToken(token): &CallerToken) -> Result<Principal, Refusal> {
+    /// Returns the principal of a token, and the time at which the token expires.
+    async fn verify(
+        &self,
+        CallerToken(token): &CallerToken,
+    ) -> Result<(Principal, Option<SystemTime>), Refusal> {
         if let Some(principal) = self.tokens.principal(token.as_bytes()) {
-            return Ok(principal);
+            return Ok((principal, None));
         }
         let unknown = || unauthenticated("the token in x-aerostack-token is not known here");
         if self.issuers.is_empty() {
@@ -120,7 +130,8 @@ impl Callers {
         }
         let token = token.to_str().map_err(|_| unknown())?;
         let verified = self.issuers.verify(token).await;
-        Ok(verified.map_err(TokenRefusal::refusal)?.principal)
+        let verified = verified.map_err(TokenRefusal::refusal)?;
+        Ok((verified.principal, Some(verified.not_after)))
     }
 }
 
@@ -134,6 +145,14 @@ impl Caller<'_> {
         match is_allowed {
             true => Ok(CallPermit { workspace, server }),
             false => Err(denied("this caller may not call this server")),
+        }
+    }
+
+    /// Returns the time at which the caller's identity expires, if it does.
+    pub(crate) fn not_after(&self) -> Option<SystemTime> {
+        match self {
+            Self::Anyone | Self::LocalUser(_) => None,
+            Self::Known { not_after, .. } => *not_after,
         }
     }
 
@@ -185,9 +204,10 @@ impl CallerToken {
     }
 }
 
-fn of_certificate(peer: &Peer) -> Result<Principal, Refusal> {
+fn of_certificate(peer: &Peer) -> Result<(Principal, Option<SystemTime>), Refusal> {
     let principal = peer.principal_at(SystemTime::now()).cloned();
-    principal.ok_or_else(|| {
+    let known = principal.map(|principal| (principal, peer.not_after()));
+    known.ok_or_else(|| {
         unauthenticated(format!(
             "callers have to say who they are here: with a token in x-aerostack-token, or with a client certificate; {}",
             peer.why_unidentified()

@@ -93,8 +93,7 @@ impl CallerArgs {
     }
 
     fn tokens(&self, problems: &mut Problems) -> Option<StaticTokens> {
-        let given = given(&self.caller_token_file);
-        let mistakes = match StaticTokens::load(given) {
+        let mistakes = match StaticTokens::load(self.caller_token_file.iter()) {
             Ok(tokens) => return Some(tokens),
             Err(mistakes) => mistakes,
         };
@@ -133,7 +132,10 @@ impl CallerArgs {
     )]
     fn policy(&self, problems: &mut Problems, issuers: &Issuers) -> Option<Option<CallerPolicy>> {
         let mut policy = CallerPolicy::default();
-        let added: Vec<_> = given(&self.caller)
+        // An empty text is a mistake like any other: if it were passed over, everyone could call every server, as without the
+        // setting.
+        let texts = self.caller.iter();
+        let added: Vec<_> = texts
             .map(|text| problems.take("--caller", policy.add(text, issuers)))
             .collect();
         let is_given = !added.is_empty();
@@ -144,7 +146,7 @@ impl CallerArgs {
     /// Refuses an address that other machines reach when nobody asks their programs who they are.
     fn check_exposure(&self, problems: &mut Problems, exposed: Option<SocketAddr>) {
         if let Some(address) = exposed
-            && given(&self.caller).next().is_none()
+            && self.caller.is_empty()
             && !self.data_plane_insecure_any_caller
         {
             problems.add(
@@ -197,9 +199,4 @@ impl CallerArgs {
             }
         }
     }
-}
-
-/// Returns the texts of a list that are not empty. An empty environment variable parses as one empty text.
-fn given(texts: &[String]) -> impl Iterator<Item = &String> {
-    texts.iter().filter(|text| !text.is_empty())
 }

@@ -3,13 +3,17 @@
 use std::time::Duration;
 
 use e2e::{
-    Injector, Pair, Pki, TokenIssuer, Upstream, Vault, eventually,
+    Injector, PATIENCE, Pair, Pki, TokenIssuer, Upstream, Vault, eventually,
     issuer::{AUDIENCE, TestKey},
     pair::server,
 };
 use http::Request;
 use serde_json::json;
-use tokio::{net::TcpListener, time::Instant};
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    net::{TcpListener, TcpStream},
+    time::{Instant, timeout},
+};
 
 use super::{CI, Tokens, get_with, outcome};
 
@@ -17,9 +21,10 @@ const WEB: &str = "system:serviceaccount:shop:web";
 const OTHER: &str = "system:serviceaccount:shop:other";
 const LIFE: Duration = Duration::from_secs(600);
 
-#[tokio::test]
-async fn a_service_account_reaches_its_servers_while_its_token_is_valid() {
-    let (pki, upstream, tokens) = (Pki::new(), Upstream::start().await, Tokens::new());
+/// Starts a pair whose injector lets `WEB` call `shop/api`, with the servers `shop/api` and `shop/other` at `url`. Returns after
+/// the injector has read the key set.
+async fn shop(url: &str, tokens: &Tokens) -> (Pair, TokenIssuer) {
+    let pki = Pki::new();
     let issuer = TokenIssuer::start(&pki).await;
     let vault = Vault::start_with(pki.clone(), |_| {}).await;
     vault.workspace("shop").await;
@@ -32,16 +37,24 @@ async fn a_service_account_reaches_its_servers_while_its_token_is_valid() {
     .await;
     injector.ready().await;
     for name in ["api", "other"] {
-        injector
-            .add(server("shop", name, &upstream.url(), &["TOKEN"]))
-            .await;
+        injector.add(server("shop", name, url, &["TOKEN"])).await;
     }
-    let address = injector.data_plane;
     let token = issuer.token(WEB, LIFE);
     eventually("the key set was read", async || {
-        get_with(address, "/shop/api/", Some(&token)).await.status() == 200
+        let answer = get_with(injector.data_plane, "/shop/none/", Some(&token)).await;
+        answer.status() == 403
     })
     .await;
+    (Pair { vault, injector }, issuer)
+}
+
+#[tokio::test]
+async fn a_service_account_reaches_its_servers_while_its_token_is_valid() {
+    let (upstream, tokens) = (Upstream::start().await, Tokens::new());
+    let (pair, issuer) = shop(&upstream.url(), &tokens).await;
+    let address = pair.injector.data_plane;
+    let token = issuer.token(WEB, LIFE);
+    assert_eq!(get_with(address, "/shop/api/", Some(&token)).await.status(), 200);
     assert_eq!(upstream.last().header("x-aerostack-token"), None);
     let mut other_audience = issuer.claims(WEB, LIFE);
     other_audience["aud"] = "another".into();
@@ -77,7 +90,72 @@ async fn a_service_account_reaches_its_servers_while_its_token_is_valid() {
         problem.contains("the token has expired") && !problem.contains(AUDIENCE),
         "{problem}"
     );
-    Pair { vault, injector }.stop().await;
+    pair.stop().await;
+}
+
+/// Serves an event stream and a WebSocket that never end, and returns the URL.
+async fn endless_upstream() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                let mut stream = BufReader::new(stream);
+                let request = read_head(&mut stream).await;
+                let answer = match request.contains("websocket") {
+                    true => {
+                        "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\nfirst\n"
+                    }
+                    false => "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n6\r\nfirst\n\r\n",
+                };
+                stream.write_all(answer.as_bytes()).await.unwrap();
+                let _ = stream.read_to_end(&mut Vec::new()).await;
+            });
+        }
+    });
+    url
+}
+
+/// Reads the lines of a head, in lower case.
+async fn read_head(stream: &mut BufReader<TcpStream>) -> String {
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        assert_ne!(stream.read_line(&mut head).await.unwrap(), 0, "{head}");
+    }
+    head.to_ascii_lowercase()
+}
+
+#[tokio::test]
+async fn an_open_stream_and_an_upgraded_connection_end_when_the_token_of_the_caller_expires() {
+    let tokens = Tokens::new();
+    let (pair, issuer) = shop(&endless_upstream().await, &tokens).await;
+    let token = issuer.token(WEB, Duration::from_secs(4));
+    let open = async |fields: &str| {
+        let stream = TcpStream::connect(pair.injector.data_plane).await.unwrap();
+        let mut stream = BufReader::new(stream);
+        let request = format!(
+            "GET /shop/api/ HTTP/1.1\r\nhost: localhost\r\nx-aerostack-token: {token}\r\n{fields}\r\n"
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let head = read_head(&mut stream).await;
+        let mut line = String::new();
+        while line != "first\n" {
+            line.clear();
+            assert_ne!(stream.read_line(&mut line).await.unwrap(), 0, "{head}");
+        }
+        stream
+    };
+    let upgrade = "connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
+                   sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    for mut stream in [open("").await, open(upgrade).await] {
+        let mut rest = Vec::new();
+        let ended = timeout(PATIENCE, stream.read_to_end(&mut rest)).await;
+        ended.expect("the call outlives the token").ok();
+        let rest = String::from_utf8_lossy(&rest);
+        assert!(!rest.contains("0\r\n\r\n"), "the answer looks complete: {rest}");
+    }
+    pair.stop().await;
 }
 
 /// The issuer accepts connections and says nothing, so the key of a token is awaited.

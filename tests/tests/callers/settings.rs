@@ -187,3 +187,58 @@ fn without_administration_its_settings_are_not_read_and_with_it_they_are_require
         assert!(required.contains(part), "{part:?} in {required}");
     }
 }
+
+#[test]
+fn an_empty_caller_is_a_mistake_and_opens_nothing() {
+    for callers in [
+        vec![String::new()],
+        vec![String::new(), "jwt:https://a.example#b=*".into()],
+    ] {
+        let empty = mistakes(|settings, _| settings.callers.caller = callers);
+        assert!(empty.contains("--caller: \"\": say which servers"), "{empty}");
+    }
+}
+
+#[test]
+fn an_issuer_that_nobody_needs_is_a_mistake() {
+    const UNUSED: &str = "--jwt-issuer: is of no use";
+    let issuer = |settings: &mut Settings| {
+        settings.jwt.jwt_issuer = vec!["https://issuer.example=audience".into()];
+    };
+    let principal = "jwt:https://issuer.example#a".to_owned();
+    for no_admin in [true, false] {
+        let unused = mistakes(|settings, _| {
+            issuer(settings);
+            settings.no_admin = no_admin;
+        });
+        assert!(unused.contains(UNUSED), "{unused}");
+        let of_caller = mistakes(|settings, _| {
+            issuer(settings);
+            settings.no_admin = no_admin;
+            settings.callers.caller = vec![format!("{principal}=dev/*")];
+        });
+        assert_eq!(of_caller, "");
+    }
+    let of_viewer = mistakes(|settings, _| {
+        issuer(settings);
+        settings.roles.viewer = vec![format!("{principal}=dev")];
+    });
+    assert_eq!(of_viewer, "");
+}
+
+#[test]
+fn a_role_that_no_client_could_prove_is_a_mistake() {
+    let unproven = mistakes(|settings, _| {
+        settings.jwt.jwt_issuer = vec!["https://issuer.example=audience".into()];
+        settings.tls.client_ca = None;
+        settings.roles.admin = vec!["spiffe://td/a".into(), "jwt:https://issuer.example#a=*".into()];
+        settings.roles.viewer = vec!["token:ci=dev".into()];
+    });
+    for part in [
+        "--client-ca: is needed for the role of spiffe://td/a",
+        "token:ci is for callers of the data plane alone",
+    ] {
+        assert!(unproven.contains(part), "{part:?} in {unproven}");
+    }
+    assert!(!unproven.contains("role of jwt:"), "{unproven}");
+}

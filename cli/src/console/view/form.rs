@@ -142,7 +142,7 @@ fn console_hint(reason: Reason) -> Option<&'static str> {
         }
         Reason::Unauthenticated => {
             "start `aerostack console` with a client certificate (--cert and --key, or --dir), or with a token that is valid now \
-             (--token-file)"
+             (--token-file for the vault, --injector-token-file for the injector)"
         }
         Reason::VaultUnavailable | Reason::StorageUnavailable | Reason::ShuttingDown | Reason::Overloaded => {
             "try again; the page `Status` shows the state of both services"

@@ -38,7 +38,7 @@ use crate::{dialect::Dialect, upstream::Body};
 use check::CheckedRequest;
 use context::CallContext;
 use exchange::ReceivedResponse;
-use identify::IdentifiedRequest;
+use identify::{IdentifiedRequest, RequestSender};
 use prepare::PreparedRequest;
 use route::{RoutedRequest, Routing};
 
@@ -55,12 +55,13 @@ impl Proxy {
         let body = ReceivedBody::request(body, &parts, &call);
         let dialect = Dialect::of(&parts.headers);
         let program_deadline = deadline::read(&parts.headers, dialect);
-        let context = CallContext {
+        let mut context = CallContext {
             proxy: self,
             downstream,
             dialect,
             version: parts.version,
             deadline: program_deadline.into_iter().chain(until).min(),
+            identity_end: None,
         };
         let mut record = CallRecord::new(parts.method.clone());
         let responded = match request_head::refusal(&call, &parts.method) {
@@ -85,18 +86,21 @@ impl Proxy {
 
 impl CallContext<'_> {
     async fn forward(
-        self,
+        &mut self,
         parts: Parts,
         body: ReceivedBody,
         record: &mut CallRecord,
     ) -> Result<Response<Body>, Refusal> {
         let checked = CheckedRequest::new(parts, body, self.proxy)?;
-        let identified = IdentifiedRequest::of(checked, self, record).await?;
-        let routed = match RoutedRequest::find(identified, self, record)? {
+        let identified = IdentifiedRequest::of(checked, *self, record).await?;
+        if let RequestSender::Caller(caller) = &identified.sender {
+            self.end_with_identity(caller.not_after());
+        }
+        let routed = match RoutedRequest::find(identified, *self, record)? {
             Routing::ToServer(routed) => routed,
             Routing::AnsweredHere(response) => return Ok(response),
         };
-        let prepared = PreparedRequest::new(routed, self, record)?;
+        let prepared = PreparedRequest::new(routed, *self, record)?;
         let received = ReceivedResponse::fetch(prepared, record).await?;
         received.respond(record).await
     }

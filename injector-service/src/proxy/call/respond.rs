@@ -51,7 +51,13 @@ impl ReceivedResponse<'_> {
             upgrade,
         } = self;
         response_framing::check(response.status(), response.headers_mut())?;
-        let upgrade = UpgradeResponse::find(upgrade, &mut response, &record.call_id, echo_filter.as_ref())?;
+        let upgrade = UpgradeResponse::find(
+            upgrade,
+            &mut response,
+            &record.call_id,
+            echo_filter.as_ref(),
+            plan.context.identity_end,
+        )?;
         let (mut head, body) = response.into_parts();
         // The version of the connection to the upstream says nothing about the connection to the program.
         let version = mem::take(&mut head.version);

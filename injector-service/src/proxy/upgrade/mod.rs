@@ -15,6 +15,7 @@ use std::{
 use http::{HeaderMap, HeaderValue, Response, StatusCode, Version, header, request::Parts};
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use proto::{CallId, Reason, Refusal};
+use tokio::time::Instant;
 
 use super::{
     echo::EchoFilter,
@@ -81,12 +82,14 @@ impl UpgradeRequest {
 }
 
 impl UpgradeResponse {
-    /// Returns the upgrade that the upstream's response announces, or `None` for an ordinary response.
+    /// Returns the upgrade that the upstream's response announces, or `None` for an ordinary response. The tunnel ends at
+    /// `identity_end` at the latest.
     pub(super) fn find(
         request: Option<UpgradeRequest>,
         response: &mut Response<Incoming>,
         call_id: &CallId,
         echo_filter: Option<&EchoFilter>,
+        identity_end: Option<Instant>,
     ) -> Result<Option<Self>, Refusal> {
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             return Ok(None);
@@ -109,6 +112,7 @@ impl UpgradeResponse {
                 upstream: hyper::upgrade::on(response),
                 call_id: call_id.clone(),
                 masking: echo_filter.and_then(|filter| TunnelMasking::new(filter, &protocols)),
+                identity_end,
             },
         }))
     }
@@ -140,7 +144,8 @@ impl ConnectionUpgrade {
         response
     }
 
-    /// Runs the tunnel, if there is one, until no bytes passed for `idle_timeout`. hyper must have dropped the
+    /// Runs the tunnel, if there is one, until no bytes passed for `idle_timeout` or the identity
+    /// of the caller has expired. hyper must have dropped the
     /// connection before.
     pub(super) async fn run_tunnel(&self, idle_timeout: Duration) {
         if let Some((tunnel, _call)) = self.0.tunnel.get() {

@@ -1,6 +1,7 @@
 //! The tunnel between two upgraded connections.
 
 use std::{
+    future::pending,
     io,
     pin::pin,
     sync::{Mutex, MutexGuard, PoisonError},
@@ -32,6 +33,8 @@ pub(super) struct Tunnel {
     pub(super) call_id: CallId,
     /// `None` when the bytes for the program pass unread.
     pub(super) masking: Option<TunnelMasking>,
+    /// The time at which the identity of the caller expires.
+    pub(super) identity_end: Option<Instant>,
 }
 
 /// The masking of values on the way to the program.
@@ -42,13 +45,15 @@ pub(super) struct TunnelMasking {
 }
 
 impl Tunnel {
-    /// Relays bytes until both sides have ended, one side fails, or no bytes passed for `idle_timeout`.
+    /// Relays bytes until both sides have ended, one side fails, no bytes passed for `idle_timeout`, or the identity of the
+    /// caller has expired.
     pub(super) async fn run(self, idle_timeout: Duration) {
         let Self {
             downstream,
             upstream,
             call_id,
             masking,
+            identity_end,
         } = self;
         let traffic = Traffic::new();
         let relaying = async {
@@ -61,7 +66,7 @@ impl Tunnel {
             )
             .await
         };
-        let ended = until_ended(relaying, &traffic, idle_timeout).await;
+        let ended = until_ended(relaying, &traffic, idle_timeout, identity_end).await;
         let Counts { sent, received, .. } = *traffic.lock();
         tracing::debug!(
             { field::CALL_ID } = call_id.as_str(),
@@ -93,18 +98,26 @@ impl TunnelMasking {
     }
 }
 
-/// Waits for the end of `relaying`, or until it is idle for too long. Returns the reason of the end.
+/// Waits for the end of `relaying`, until it is idle for too long, or until `identity_end`. Returns the reason of the end.
 async fn until_ended(
     relaying: impl Future<Output = io::Result<()>>,
     traffic: &Traffic,
     idle_timeout: Duration,
+    identity_end: Option<Instant>,
 ) -> &'static str {
+    let expired = async {
+        match identity_end {
+            Some(end) => sleep_until(end).await,
+            None => pending().await,
+        }
+    };
     tokio::select! {
         relayed = relaying => match relayed {
             Ok(()) => "both sides were done",
             Err(_) => "one side broke off",
         },
         () = traffic.idle(idle_timeout) => "nothing was carried for too long",
+        () = expired => "the identity of the caller has expired",
     }
 }
 

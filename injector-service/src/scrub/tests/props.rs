@@ -297,13 +297,12 @@ proptest! {
         let fingerprints = fingerprints(&values, SearchScope::Heads).unwrap();
         let masked = mask_text(&fingerprints, &text);
         let output = masked.map_or(text.clone(), |masked| masked.output.to_vec());
-        let expected = expected(&values, &[&text[..]], &[Release::No]);
-        for at in written {
-            prop_assert_eq!(output[at], b'*', "{}", at);
+        for at in &written {
+            prop_assert_eq!(output[*at], b'*', "{}", at);
         }
-        // A stream is masked as well where only the last characters of base64, with bits of the next byte, are missing.
-        for (at, byte) in output.iter().enumerate() {
-            prop_assert!(*byte == text[at] || *byte == expected[at], "{}", at);
+        // Beside a form, other characters may complete a further form that mixes escaped characters with others.
+        if written.is_empty() {
+            prop_assert_eq!(&output, &expected(&values, &[&text[..]], &[Release::No]));
         }
     }
 

@@ -14,7 +14,7 @@ fn tunnel() -> (DuplexStream, DuplexStream, JoinHandle<(&'static str, Counts)>) 
     let (upstream, its) = duplex(64);
     let task = tokio::spawn(async move {
         let traffic = Traffic::new();
-        let ended = until_ended(relay(theirs, its, None, &traffic), &traffic, IDLE).await;
+        let ended = until_ended(relay(theirs, its, None, &traffic), &traffic, IDLE, None).await;
         (ended, traffic.0.into_inner().unwrap())
     });
     (downstream, upstream, task)
