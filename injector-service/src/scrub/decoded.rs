@@ -211,11 +211,7 @@ mod tests {
             for len in 0..12 {
                 let text = format!("{}{}-ab-", "-".repeat(before), "x".repeat(len));
                 let found: Vec<_> = runs(text.as_bytes(), 5, letters).collect();
-                let expected = if len >= 5 {
-                    vec![before..before + len]
-                } else {
-                    vec![]
-                };
+                let expected = Vec::from_iter((len >= 5).then_some(before..before + len));
                 assert_eq!(found, expected, "{text}");
             }
         }
