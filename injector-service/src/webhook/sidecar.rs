@@ -1,6 +1,7 @@
 //! The sidecar's container and volumes, as JSON.
 
-use std::net::SocketAddr;
+// The module `net` of `core` has addresses and no sockets.
+use core::net::SocketAddr;
 
 use chassis::{channel::ServiceAddress, kubernetes::ObjectName};
 use proto::Principal;
