@@ -1,5 +1,5 @@
-//! The `healthcheck` command, which reads `/readyz` or `/startupz` of the service on the same machine. Container engines run it inside
-//! the image, which has neither a shell nor an HTTP client.
+//! The `healthcheck` command, which reads a probe page of the service on the same machine. Container engines and the kubelet run it
+//! inside the image, which has neither a shell nor an HTTP client.
 
 use std::{
     io::{self, Write as _},
@@ -29,6 +29,8 @@ pub enum Page {
     Readiness,
     /// `/startupz`: the service could do its work at least once.
     Startup,
+    /// `/livez`: the service answers at all.
+    Liveness,
 }
 
 impl Page {
@@ -36,6 +38,7 @@ impl Page {
         match self {
             Self::Readiness => "/readyz",
             Self::Startup => "/startupz",
+            Self::Liveness => "/livez",
         }
     }
 
@@ -43,6 +46,7 @@ impl Page {
         match self {
             Self::Readiness => "ready",
             Self::Startup => "started",
+            Self::Liveness => "live",
         }
     }
 }
@@ -195,6 +199,13 @@ mod tests {
         let started = probes_while_starting("127.0.0.1:0", Err("the vault is away"), Ok(())).await;
         assert!(check_page(started, Page::Startup, TIMEOUT).await.is_ok());
         assert!(check_page(started, Page::Readiness, TIMEOUT).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_service_that_is_not_ready_is_live() {
+        let address = probes_while_starting("127.0.0.1:0", Err("the vault is away"), Err("starting")).await;
+        assert!(check_page(address, Page::Liveness, TIMEOUT).await.is_ok());
+        assert!(check_page(address, Page::Readiness, TIMEOUT).await.is_err());
     }
 
     #[tokio::test]

@@ -53,6 +53,9 @@ pub enum Command {
         /// Ask /startupz instead: whether the secrets of every server could be decrypted since the start
         #[arg(long)]
         startup: bool,
+        /// Ask /livez instead: whether the injector answers at all
+        #[arg(long, conflicts_with = "startup")]
+        live: bool,
     },
     /// Run the admission webhook that adds the injector to pods of Kubernetes as a sidecar
     Webhook(Box<WebhookSettings>),

@@ -26,10 +26,15 @@ fn main() -> ExitCode {
                 Some(Command::Healthcheck {
                     metrics_listen,
                     startup,
+                    live,
                 }),
             ..
         }) => {
-            let page = if startup { Page::Startup } else { Page::Readiness };
+            let page = match (startup, live) {
+                (true, _) => Page::Startup,
+                (false, true) => Page::Liveness,
+                (false, false) => Page::Readiness,
+            };
             healthcheck::run(&metrics_listen, page)
         }
         Ok(Cli {

@@ -39,8 +39,13 @@ fn said(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
 }
 
-/// Probes that give each caller this answer.
+/// Probes that give each caller of `/readyz` this answer.
 fn probes(answer: &'static str) -> SocketAddr {
+    probes_at("/readyz", answer)
+}
+
+/// Probes that expect this page, and give each caller this answer.
+fn probes_at(page: &'static str, answer: &'static str) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     thread::spawn(move || {
@@ -48,7 +53,7 @@ fn probes(answer: &'static str) -> SocketAddr {
             let mut stream = stream.unwrap();
             let mut request = [0; 1024];
             let read = stream.read(&mut request).unwrap();
-            assert!(request[..read].starts_with(b"GET /readyz HTTP/1.1\r\n"));
+            assert!(request[..read].starts_with(format!("GET {page} HTTP/1.1\r\n").as_bytes()));
             stream.write_all(answer.as_bytes()).unwrap();
         }
     });
@@ -69,6 +74,22 @@ fn healthcheck_asks_where_the_injector_was_told_to_answer() {
 }
 
 #[test]
+fn healthcheck_asks_the_page_of_each_probe_of_kubernetes() {
+    for (flag, page) in [("--startup", "/startupz"), ("--live", "/livez")] {
+        let address = probes_at(page, "HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nok\n");
+        let output = injector(
+            &["healthcheck", flag, "--metrics-listen", &address.to_string()],
+            &[],
+        );
+        assert_eq!(
+            (output.status.code(), said(&output)),
+            (Some(0), String::new()),
+            "{flag}"
+        );
+    }
+}
+
+#[test]
 fn healthcheck_fails_with_what_the_injector_says() {
     let waiting = probes(
         "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 37\r\n\r\nnot ready: the vault does not answer\n",
@@ -86,6 +107,7 @@ fn what_the_command_line_does_not_know_is_a_usage_error() {
         &["--no-such-flag"][..],
         &["no-such-command"],
         &["healthcheck", "now"],
+        &["healthcheck", "--startup", "--live"],
         &["healthcheck", "--metrics-listen", "nowhere"],
         &["--listen", "127.0.0.1:0", "healthcheck"],
     ];

@@ -2,7 +2,8 @@
 directories that a pod mounts, replaces them as a whole when they change, and gives pods the environment of a cluster.
 
 `podman kube play` of Debian 12 (4.3) knows neither projected volumes nor native sidecars nor probes. So native sidecars become
-ordinary containers, volumes become directories of this machine, and the tests ask the probes themselves."""
+ordinary containers, volumes become directories of this machine, and the tests ask the probes themselves,
+as the commands or requests that the pod names."""
 
 from __future__ import annotations
 

@@ -40,6 +40,38 @@ def client(pki: Path, folder: Path, name: str, principal: str, *, expired: bool 
     return ["--cert", str(files[0]), "--key", str(files[1])]
 
 
+def renew(pki: Path, name: str) -> None:
+    """Replaces a certificate and its key, which `aerostack dev` made, by new ones with the same names."""
+    authority = x509.load_pem_x509_certificate((pki / "ca.pem").read_bytes())
+    signer = serialization.load_pem_private_key((pki / "ca-key.pem").read_bytes(), None)
+    assert isinstance(signer, ec.EllipticCurvePrivateKey)
+    old = x509.load_pem_x509_certificate((pki / f"{name}.pem").read_bytes())
+    key = ec.generate_private_key(ec.SECP256R1())
+    now = datetime.now(timezone.utc)
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(old.subject)
+        .issuer_name(authority.subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(minutes=1))
+        .not_valid_after(now + timedelta(minutes=10))
+    )
+    for kind in (x509.SubjectAlternativeName, x509.ExtendedKeyUsage):
+        extension = old.extensions.get_extension_for_class(kind)
+        builder = builder.add_extension(extension.value, extension.critical)
+    private = serialization.PrivateFormat.PKCS8
+    contents = {
+        f"{name}-key.pem": key.private_bytes(serialization.Encoding.PEM, private, serialization.NoEncryption()),
+        f"{name}.pem": builder.sign(signer, hashes.SHA256()).public_bytes(serialization.Encoding.PEM),
+    }
+    for file, content in contents.items():
+        new = pki / f"{file}.new"
+        new.touch(0o600)
+        new.write_bytes(content)
+        new.rename(pki / file)
+
+
 def self_signed(folder: Path, name: str) -> tuple[Path, Path]:
     """Makes the certificate of a server, which is its own authority, and its key. `name` is `DNS:…` or `IP:…`."""
     kind, value = name.split(":")

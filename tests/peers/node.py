@@ -11,13 +11,14 @@ import subprocess
 import threading
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import jsonpatch
 
 from api_server import ApiServer
-from cluster import NAMESPACE, Manifest, manifests, one, rendered
+from cluster import NAMESPACE, Manifest, containers, manifests, one, rendered
 from kubelet import Kubelet
 from pair import BINARY, REPOSITORY, eventually
 from podman import Podman
@@ -100,16 +101,25 @@ class Node:
         return self.podman.play(self.kubelet.pod(template, name, namespace), number)
 
     def wait(self, pod: str, container: str, url: str) -> None:
+        self.wait_until(pod, container, url, lambda: status(url))
+
+    def probe(self, pod: Manifest, name: str, container: str, probe: str) -> tuple[int, str]:
+        """Runs a probe as a kubelet does: the exit code, and what the command said."""
+        (found,) = [each for each in containers(pod["spec"]) if each["name"] == container]
+        done = self.podman.run("exec", f"{name}-{container}", *found[probe]["exec"]["command"], check=False)
+        return done.returncode, (done.stdout + done.stderr).strip()
+
+    def wait_until(self, pod: str, container: str, what: str, asked: Callable[[], tuple[int, str]], good: int = 200) -> None:
         def answers() -> bool:
-            code, said = status(url)
+            code, said = asked()
             last[:] = [f"{code}: {said}"]
             state = self.podman.container(f"{pod}-{container}")["State"]["Status"]
             assert state == "running", f"{container} is {state}:\n{self.podman.logs(f'{pod}-{container}')}"
-            return code == 200
+            return code == good
 
         last: list[str] = []
         try:
-            eventually(f"{url} answers 200", answers, START_SECONDS)
+            eventually(f"{what} answers {good}", answers, START_SECONDS)
         except AssertionError as error:
             raise AssertionError(f"{error}; {last}\n{self.podman.logs(f'{pod}-{container}')[-5000:]}") from error
 
@@ -267,7 +277,8 @@ class Node:
     def start_web(self, pod: Manifest) -> None:
         self.web_pod = pod
         self.web = self.start(pod, WEB, SHOP, 20)
-        self.wait(WEB, "aerostack-injector", f"http://{self.web}:9052/startupz")
+        sidecar = "aerostack-injector"
+        self.wait_until(WEB, sidecar, "the startup probe", lambda: self.probe(pod, WEB, sidecar, "startupProbe"), 0)
 
     def call(self, path: str = "user") -> str:
         """What the program gets: the status and the body."""

@@ -23,11 +23,13 @@ from cluster import (
     manifests,
     one,
     pod_specs,
+    rendered,
     rendered_with,
     run,
     template,
     variables,
 )
+from pair import REPOSITORY
 
 # The oldest version is the first in which native sidecars are on by default.
 OLDEST, NEWEST = "1.29", "1.37"
@@ -255,12 +257,60 @@ def test_an_outage_of_the_webhook_does_not_concern_pods_without_an_annotation() 
     assert webhook["failurePolicy"] == "Fail" and webhook["reinvocationPolicy"] == "IfNeeded"
     (condition,) = webhook["matchConditions"]
     assert 'startsWith("aerostack.dev/")' in condition["expression"]
-    (excluded,) = webhook["namespaceSelector"]["matchExpressions"]
-    assert excluded["operator"] == "NotIn" and {"kube-system", NAMESPACE} <= set(excluded["values"])
+    (unseen,) = webhook["namespaceSelector"]["matchExpressions"]
+    assert unseen["operator"] == "NotIn" and unseen["values"] == ["kube-system", NAMESPACE]
     (container,) = one(rendered_with(CHART / "ci" / "default-values.yaml"), "Deployment", "aerostack-webhook")["spec"][
         "template"
     ]["spec"]["containers"]
-    assert variables(container)["AEROSTACK_WEBHOOK_EXCLUDE_NAMESPACE"].split(";") == excluded["values"]
+    denied = variables(container)["AEROSTACK_WEBHOOK_EXCLUDE_NAMESPACE"].split(";")
+    assert {*unseen["values"], "kube-public"} <= set(denied)
+
+
+def test_an_update_replaces_a_vault_that_never_became_ready() -> None:
+    spec = one(rendered_with(CHART / "ci" / "default-values.yaml"), "StatefulSet", "aerostack-vault")["spec"]
+    assert (spec["podManagementPolicy"], spec["updateStrategy"]) == ("Parallel", {"type": "RollingUpdate"})
+
+
+def test_no_budget_protects_a_pod_that_is_not_ready() -> None:
+    budgets = [each for each in rendered_with(CHART / "ci" / "scheduling-values.yaml") if each["kind"] == "PodDisruptionBudget"]
+    assert len(budgets) == 2
+    assert all(each["spec"]["unhealthyPodEvictionPolicy"] == "AlwaysAllow" for each in budgets)
+
+
+def test_the_sidecars_have_the_settings_of_the_values() -> None:
+    objects = rendered(
+        *("--set", "tokens.expirationSeconds=600", "--set", "injector.metricsListen=[::]:9152"),
+        *("--set", "monitoring.serviceMonitor.enabled=true", "--set", "vault.startupSeconds=900"),
+    )
+    (webhook,) = one(objects, "Deployment", "aerostack-webhook")["spec"]["template"]["spec"]["containers"]
+    settings = variables(webhook)
+    assert settings["AEROSTACK_WEBHOOK_TOKEN_EXPIRATION"] == "600s"
+    assert settings["AEROSTACK_WEBHOOK_SIDECAR_METRICS_LISTEN"] == "[::]:9152"
+    (endpoint,) = one(objects, "PodMonitor", "aerostack-injector")["spec"]["podMetricsEndpoints"]
+    assert endpoint["portNumber"] == 9152
+    (vault,) = one(objects, "StatefulSet", "aerostack-vault")["spec"]["template"]["spec"]["containers"]
+    assert vault["startupProbe"]["failureThreshold"] * vault["startupProbe"]["periodSeconds"] == 900
+
+
+def test_a_webhook_in_the_network_of_its_nodes_needs_no_further_node_for_an_update() -> None:
+    objects = rendered("--set", "webhook.hostNetwork=true,webhook.port=18443,webhook.metricsPort=19053")
+    for version in (OLDEST, NEWEST):
+        kubernetes_validate.validate(one(objects, "Deployment", "aerostack-webhook"), version, strict=True)
+    spec = one(objects, "Deployment", "aerostack-webhook")["spec"]
+    assert spec["strategy"]["rollingUpdate"] == {"maxUnavailable": 1, "maxSurge": 0}
+    pod = spec["template"]["spec"]
+    assert (pod["hostNetwork"], pod["dnsPolicy"]) == (True, "ClusterFirstWithHostNet")
+    assert variables(pod["containers"][0])["AEROSTACK_WEBHOOK_LISTEN"] == "0.0.0.0:18443"
+    assert [each["containerPort"] for each in pod["containers"][0]["ports"]] == [18443, 19053]
+
+
+def test_the_sidecar_that_is_written_by_hand_has_the_probes_of_the_webhook() -> None:
+    (job,) = manifests((PLAIN / "example" / "sidecar.yaml").read_text())
+    (sidecar,) = job["spec"]["template"]["spec"]["initContainers"]
+    recorded = json.loads((REPOSITORY / "tests/peers/webhook/already-injected.json").read_text())["request"]["object"]
+    (injected,) = [each for each in recorded["spec"]["initContainers"] if each["name"] == sidecar["name"]]
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        assert sidecar[probe]["exec"] == injected[probe]["exec"], probe
 
 
 # --- Values ------------------------------------------------------------------------------------------------------
@@ -270,6 +320,12 @@ def test_an_outage_of_the_webhook_does_not_concern_pods_without_an_annotation() 
     ("arguments", "said"),
     [
         (["--set", "vault.replicas=2"], "/vault/replicas"),
+        (["--set", "vault.listenAddress=::"], "/vault/listenAddress"),
+        (["--set", "injector.metricsListen=9052"], "/injector/metricsListen"),
+        (["--set", "tokens.expirationSeconds=60"], "/tokens/expirationSeconds"),
+        (["--set", "podSecurity.fsGroup=null"], "podSecurity.fsGroup is required"),
+        (["--set", "rootKey.secrets=null"], "rootKey"),
+        (["--set", "commonLabels.app\\.kubernetes\\.io/name=x"], "invalid propertyName"),
         (["--set", "vault.store=etcd"], "/vault/store"),
         (["--set", "vault.replica=1"], "replica"),
         (["--set", "unknown=1"], "unknown"),

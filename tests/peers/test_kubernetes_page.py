@@ -9,18 +9,21 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import kubernetes_validate
 import pytest
 import yaml
 
 from cluster import (
     CHART,
     NAMESPACE,
+    PLAIN,
     Cluster,
     blocks,
     manifests,
     one,
     page,
     program,
+    rendered_with,
     run,
     variables,
 )
@@ -136,7 +139,6 @@ def test_every_block_of_commands_is_run() -> None:
 
 def test_the_commands_lead_from_nothing_to_the_removal(desk: Desk) -> None:
     desk.write("aerostack-values.yaml", "values")
-    desk.write("root-keys.yaml", "root-keys")
     for name in FROM_NOTHING[:3]:
         desk.block(name)
     assert injectors(desk) == "system:serviceaccount:shop:web=shop"
@@ -151,6 +153,10 @@ def test_the_commands_lead_from_nothing_to_the_removal(desk: Desk) -> None:
 
     for name in LATER[:3]:
         desk.block(name)
+    # A Secret of the chart is kept when another one comes first.
+    with (desk.folder / "aerostack-values.yaml").open("a") as values:
+        values.write(blocks("yaml")["root-keys"])
+    desk.block(LATER[3])
     pod = desk.cluster.api.of("StatefulSet")["aerostack-vault"]["spec"]["template"]["spec"]
     (volume,) = [each for each in pod["volumes"] if each["name"] == "root-key"]
     assert [each["secret"]["name"] for each in volume["projected"]["sources"]] == [
@@ -161,7 +167,7 @@ def test_the_commands_lead_from_nothing_to_the_removal(desk: Desk) -> None:
     # The new file has 32 bytes, as the vault wants it.
     assert len((desk.folder / "root-2.key").read_text().strip()) == 44
 
-    for name in LATER[3:-1]:
+    for name in LATER[4:-1]:
         desk.block(name)
     assert desk.cluster.root_key() == key
     desk.cluster.api.put(
@@ -181,6 +187,10 @@ def test_a_backup_is_restored_into_an_empty_cluster(desk: Desk) -> None:
     (desk.folder / "root.key").write_text("A" * 43 + "=")
     desk.block("restore")
     assert desk.cluster.root_key() == {"root.key": "QUFB" * 14 + "QT0="}
+    key = desk.cluster.root_key()
+    desk.certificates()
+    desk.block("upgrade")
+    assert desk.cluster.root_key() == key
     desk.block("restored")
 
 
@@ -200,12 +210,29 @@ def test_the_overlay_names_images_and_roles(desk: Desk) -> None:
     assert "AEROSTACK_VAULT_ROOT_KEY_FILE" in variables(vault)
     (webhook,) = one(made, "Deployment", "aerostack-webhook")["spec"]["template"]["spec"]["containers"]
     assert variables(webhook)["AEROSTACK_WEBHOOK_IMAGE"] == webhook["image"]
+    issuer = variables(vault)["AEROSTACK_VAULT_JWT_ISSUER"]
+    (rendered,) = one(manifests((PLAIN / "vault.yaml").read_text()), "StatefulSet", "aerostack-vault")["spec"]["template"][
+        "spec"
+    ]["containers"]
+    assert issuer == variables(rendered)["AEROSTACK_VAULT_JWT_ISSUER"]
     assert "/" in one(made, "Job", "aerostack-certificates-first")["spec"]["template"]["spec"]["containers"][0]["image"]
     desk.run(f"cd overlay && {blocks('sh')['plain']}")
     assert "aerostack-vault" in desk.cluster.api.of("StatefulSet")
+    for kind in ("Job", "Role", "RoleBinding", "ServiceAccount"):
+        assert "aerostack-certificates-first" not in desk.cluster.api.of(kind), kind
+
+
+def test_the_policy_of_the_page_lets_sidecars_reach_the_vault() -> None:
+    policy = yaml.safe_load(blocks("yaml")["egress"])
+    assert kubernetes_validate.validate(policy, "1.29", strict=True)
+    objects = rendered_with(CHART / "ci" / "default-values.yaml")
+    labels = one(objects, "StatefulSet", "aerostack-vault")["spec"]["template"]["metadata"]["labels"]
+    (peer,) = policy["spec"]["egress"][0]["to"]
+    assert peer["podSelector"]["matchLabels"].items() <= labels.items()
 
 
 def test_the_notes_lead_from_nothing_to_an_injected_call(desk: Desk) -> None:
+    desk.write("aerostack-values.yaml", "values")
     notes = desk.run(f"helm install aerostack {CHART} --namespace {NAMESPACE} --create-namespace").partition(
         "NOTES:\n"
     )[2]

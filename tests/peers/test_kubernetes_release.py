@@ -63,7 +63,7 @@ def test_a_tool_that_renders_without_a_cluster_cannot_replace_the_root_key(clust
     assert cluster.root_key() == key
 
 
-def test_a_secret_that_somebody_else_made_is_not_taken(cluster: Cluster) -> None:
+def test_a_secret_that_somebody_else_made_is_used_and_left_alone(cluster: Cluster) -> None:
     cluster.run("kubectl", "create", "namespace", NAMESPACE)
     cluster.api.put(
         {
@@ -73,10 +73,23 @@ def test_a_secret_that_somebody_else_made_is_not_taken(cluster: Cluster) -> None
             "data": {"root.key": "bWluZQ=="},
         }
     )
-    done = cluster.install(check=False)
-    assert done.returncode != 0 and "aerostack-root-key" in done.stderr, done.stderr
-    cluster.install("--set", "rootKey.generate=false", "--replace")
-    assert cluster.root_key() == {"root.key": "bWluZQ=="}
+    before = cluster.api.of("Secret")["aerostack-root-key"]
+    cluster.install()
+    cluster.upgrade("--set", "vault.log=debug")
+    assert cluster.api.of("Secret")["aerostack-root-key"] == before
+    cluster.helm("uninstall")
+    assert cluster.api.of("Secret")["aerostack-root-key"] == before
+    done = cluster.install("--set", "rootKey.secrets[0].name=aerostack-root-key,rootKey.secrets[0].key=other", check=False)
+    assert done.returncode != 0 and "has no key other" in done.stderr, done.stderr
+
+
+def test_the_notes_warn_of_metrics_that_nobody_may_read(cluster: Cluster) -> None:
+    monitored = ["--set", "monitoring.serviceMonitor.enabled=true"]
+    peers = '[{"namespaceSelector": {}}]'
+    assert "WARNING" not in cluster.install().stdout
+    assert "WARNING: networkPolicy.metrics is empty" in cluster.upgrade(*monitored).stdout
+    assert "WARNING" not in cluster.upgrade(*monitored, "--set-json", f"networkPolicy.metrics={peers}").stdout
+    assert "WARNING" not in cluster.upgrade(*monitored, "--set", "networkPolicy.enabled=false").stdout
 
 
 def test_what_the_webhook_and_the_job_wrote_survives_an_upgrade(cluster: Cluster) -> None:

@@ -110,6 +110,12 @@ def test_the_program_cannot_read_the_token_of_its_sidecar(node: Node) -> None:
     assert not [each for each in mounted if "aerostack" in each["Destination"]]
 
 
+def test_each_probe_of_the_sidecar_is_a_command_that_succeeds(node: Node) -> None:
+    answers = {"startupProbe": "started", "readinessProbe": "ready", "livenessProbe": "live"}
+    for probe, said in answers.items():
+        assert node.probe(node.web_pod, WEB, "aerostack-injector", probe) == (0, said), probe
+
+
 def test_a_service_account_without_a_role_gets_nothing(node: Node) -> None:
     pod = json.loads(json.dumps(node.web_pod))
     pod["spec"]["serviceAccountName"] = "other"

@@ -180,6 +180,9 @@ def test_what_is_no_review_is_refused(served: tuple[Webhook, Path]) -> None:
         (b"{}", 400),
         (json.dumps({**review("plain"), "apiVersion": "admission.k8s.io/v1beta1"}).encode(), 400),
         (b" " * (5 << 20), 413),
+        # Each of these needs a hundred times its length in memory.
+        (b"[" + b'{"":0},' * 100_000 + b"0]", 413),
+        (b"[" + b"0," * 500_000 + b"0]", 413),
     ]:
         assert running.post(ca, body)[0] == code
     assert running.post(ca, b"{}", path="/other")[0] == 404

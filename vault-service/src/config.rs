@@ -56,6 +56,9 @@ pub enum Command {
         /// Address of its /readyz
         #[arg(long, default_value = "127.0.0.1:9051", value_name = "ADDRESS")]
         metrics_listen: String,
+        /// Ask /livez instead: whether the vault answers at all
+        #[arg(long)]
+        live: bool,
     },
     /// Back up a store that no vault has open. The backup is encrypted: restoring it takes the root key
     ///

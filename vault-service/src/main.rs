@@ -35,7 +35,10 @@ fn main() -> ExitCode {
     match command {
         None => serve(settings),
         Some(Command::Keygen { path }) => keygen(&path),
-        Some(Command::Healthcheck { metrics_listen }) => healthcheck::run(&metrics_listen, Page::Readiness),
+        Some(Command::Healthcheck { metrics_listen, live }) => {
+            let page = if live { Page::Liveness } else { Page::Readiness };
+            healthcheck::run(&metrics_listen, page)
+        }
         Some(Command::Backup { store, output, audit }) => audited(&audit, &store.data_dir, "backup", || {
             run_command(|| offline::back_up(&store, &output))
         }),

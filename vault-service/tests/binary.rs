@@ -373,6 +373,11 @@ fn healthcheck_succeeds_while_the_vault_is_ready() {
     let root_key = keygen(&dir);
     let vault = Serving::start(serving_probes_on(&everywhere, &dir, &root_key));
     assert_eq!(check(), (Some(0), 0));
+    let live = run(&["healthcheck", "--live", "--metrics-listen", &everywhere]);
+    assert_eq!(
+        (live.status.code(), live.stdout.as_slice()),
+        (Some(0), &b"live\n"[..])
+    );
     assert_eq!(vault.terminate().0, Some(0));
     assert_eq!(check(), (Some(1), 1));
 

@@ -77,7 +77,7 @@ impl SidecarRequest {
         }
         refuse_unknown(annotations)?;
         if text(annotations, INJECT).is_none() {
-            return Ok(None);
+            return refuse_unasked(annotations).map(|()| None);
         }
         let workspace = parsed(annotations, WORKSPACE, WorkspaceName::parse)?;
         let listeners = match text(annotations, LISTEN_SERVER) {
@@ -108,6 +108,15 @@ fn refuse_unknown(annotations: &Map<String, Value>) -> Result<(), Denial> {
             name: name.clone(),
             known: OF_USERS.join(", "),
         }),
+        None => Ok(()),
+    }
+}
+
+/// Refuses annotations of a sidecar that the pod does not ask for: the program would start without it.
+fn refuse_unasked(annotations: &Map<String, Value>) -> Result<(), Denial> {
+    let without_effect = annotations.keys().find(|name| OF_USERS.contains(&name.as_str()));
+    match without_effect {
+        Some(name) => Err(Denial::NotAsked(name.clone())),
         None => Ok(()),
     }
 }

@@ -6,11 +6,15 @@ use super::{
     annotations::{STATUS, SidecarRequest},
     denial::Denial,
     mesh, pod,
-    sidecar::{DATA_PLANE_PORT, METRICS_PORT, NAME, VOLUMES},
+    sidecar::{DATA_PLANE_PORT, InjectionSettings, NAME, VOLUMES},
 };
 
 /// Denies a pod in which the sidecar would not work, or that has something else under a name of the sidecar.
-pub(super) fn check(pod: &Value, request: &SidecarRequest, vault_port: u16) -> Result<(), Denial> {
+pub(super) fn check(
+    pod: &Value,
+    request: &SidecarRequest,
+    settings: &InjectionSettings,
+) -> Result<(), Denial> {
     let field = |pointer| pod.pointer(pointer);
     if field("/spec/hostNetwork").and_then(Value::as_bool) == Some(true) {
         return Err(Denial::HostNetwork);
@@ -21,13 +25,13 @@ pub(super) fn check(pod: &Value, request: &SidecarRequest, vault_port: u16) -> R
     {
         return Err(Denial::Windows);
     }
-    check_ports(pod, request)?;
+    check_ports(pod, request, settings.metrics_listen.port())?;
     check_names(pod)?;
-    mesh::check(pod, vault_port)
+    mesh::check(pod, settings.vault.port())
 }
 
-fn check_ports(pod: &Value, request: &SidecarRequest) -> Result<(), Denial> {
-    let own = [DATA_PLANE_PORT, METRICS_PORT];
+fn check_ports(pod: &Value, request: &SidecarRequest, metrics_port: u16) -> Result<(), Denial> {
+    let own = [DATA_PLANE_PORT, metrics_port];
     let wanted: Vec<_> = request.listeners.iter().map(|listener| listener.port).collect();
     if let Some(port) = wanted.iter().find(|port| own.contains(port)) {
         return Err(Denial::OwnPort(*port));

@@ -12,6 +12,10 @@ pub(super) enum Denial {
     #[error("the annotation {name} is unknown; known are {known}")]
     UnknownAnnotation { name: String, known: String },
     #[error(
+        "the pod has the annotation {0} and no aerostack.dev/inject: \"true\" adds the sidecar, \"false\" starts the pod without it"
+    )]
+    NotAsked(String),
+    #[error(
         "the annotation aerostack.dev/servers-config is missing: it names the ConfigMap whose key servers.yaml has the servers"
     )]
     NoServersConfig,
@@ -50,6 +54,7 @@ impl Denial {
             Self::ExcludedNamespace(_) | Self::HostNetwork => StatusCode::FORBIDDEN,
             Self::InvalidAnnotation { .. }
             | Self::UnknownAnnotation { .. }
+            | Self::NotAsked(_)
             | Self::NoServersConfig
             | Self::Windows
             | Self::PortInUse { .. }

@@ -7,7 +7,7 @@ use super::{
     conflicts,
     denial::Denial,
     mesh, pod,
-    sidecar::{self, InjectionSettings, NAME},
+    sidecar::{self, InjectionSettings, NAME, PROBES},
 };
 
 /// The label of pods with a sidecar, by which a NetworkPolicy selects them.
@@ -47,7 +47,7 @@ pub(super) fn inject(
     if excluded.any(|excluded| excluded.as_str() == namespace) {
         return Err(Denial::ExcludedNamespace(namespace.to_owned()));
     }
-    conflicts::check(pod, &request, settings.vault.port())?;
+    conflicts::check(pod, &request, settings)?;
     let mut injected = pod.clone();
     add_metadata(&mut injected, vault_ca);
     for volume in sidecar::volumes(&request, settings) {
@@ -98,8 +98,15 @@ fn place_sidecar(pod: &mut Value, sidecar: Value) {
     containers.insert(at, sidecar);
 }
 
-/// Removes the settings of the sidecar from its variables, because those of an earlier review may be out of date.
+/// Removes the settings of the sidecar from its variables, because those of an earlier review may be out of date, and the actions of
+/// its probes. A probe has one action: that of an earlier release, or one that a mesh put in its place, must not stay beside ours.
 fn without_settings(mut sidecar: Value) -> Value {
+    const ACTIONS: [&str; 4] = ["exec", "grpc", "httpGet", "tcpSocket"];
+    for probe in PROBES {
+        if let Some(Value::Object(probe)) = sidecar.get_mut(probe) {
+            probe.retain(|member, _| !ACTIONS.contains(&member.as_str()));
+        }
+    }
     let env = pod::array(&mut sidecar, "env");
     env.retain(|variable| !pod::name(variable).starts_with(sidecar::VARIABLES));
     sidecar

@@ -33,7 +33,7 @@ use chassis::{
 use prometheus_client::registry::Registry;
 use tokio::{
     net::TcpListener,
-    sync::{Semaphore, watch},
+    sync::{Mutex, Semaphore, watch},
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -118,6 +118,7 @@ pub async fn run(
         vault_ca,
         metrics,
         bodies: Semaphore::new(server::MAX_BODIES),
+        review: Mutex::new(()),
     });
     if let (Ok(address), Ok(metrics)) = addresses {
         tracing::info!(%address, %metrics, "webhook is serving");

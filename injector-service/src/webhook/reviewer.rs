@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Instant};
 
 use arc_swap::ArcSwap;
-use tokio::sync::Semaphore;
+use tokio::sync::{Mutex, Semaphore};
 
 use super::{
     metrics::{Outcome, WebhookMetrics},
@@ -19,11 +19,14 @@ pub(super) struct Reviewer {
     pub(super) metrics: WebhookMetrics,
     /// The right to hold a request's body in memory.
     pub(super) bodies: Semaphore,
+    /// Held during a review, so that one body is parsed at a time: a parsed body needs many times its length.
+    pub(super) review: Mutex<()>,
 }
 
 impl Reviewer {
     /// Returns the answer to a review, both as JSON.
-    pub(super) fn answer(&self, body: &[u8]) -> Result<String, ReviewError> {
+    pub(super) async fn answer(&self, body: &[u8]) -> Result<String, ReviewError> {
+        let _alone = self.review.lock().await;
         let began = Instant::now();
         let request = ReviewRequest::parse(body)?;
         let answered = request.review(&self.injection, &self.vault_ca.load());

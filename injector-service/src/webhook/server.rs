@@ -31,11 +31,16 @@ const MAX_CONNECTIONS: usize = 512;
 /// Time within which the head of the next request must arrive over HTTP/1.1.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(90);
 /// Time for the body of a request to arrive. The API waits for 10 seconds unless the configuration says otherwise.
-const BODY_TIMEOUT: Duration = Duration::from_secs(10);
-/// Maximum number of bodies in memory. Further requests wait: of an HTTP/2 stream that nobody reads, 64 KiB arrive.
-pub(super) const MAX_BODIES: usize = 64;
+const BODY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Maximum number of bodies in memory. Further requests wait: of an HTTP/2 stream that nobody reads, 64 KiB arrive. Everybody in the
+/// cluster may send bodies, so that all of them together must fit into the memory of the webhook, which is 256 MiB in the chart.
+pub(super) const MAX_BODIES: usize = 8;
 /// Length limit of a request's body. The API itself accepts objects of up to 3 MiB.
 const MAX_BODY: usize = 4 << 20;
+/// Maximum numbers of objects and of other values in a body. An object with one member has 7 bytes as text and about 600 in memory,
+/// so that the length alone is no bound. A pod has some hundred objects, and its `managedFields` some thousand.
+const MAX_OBJECTS: usize = 20_000;
+const MAX_VALUES: usize = 300_000;
 
 /// Serves until `shutdown`, and then until the running reviews have ended, for `grace` at the most.
 pub(super) async fn serve(
@@ -183,8 +188,18 @@ async fn review(reviewer: &Reviewer, request: Request<Incoming>) -> Result<Strin
         Ok(Err(_)) => return refuse(StatusCode::BAD_REQUEST, "the body ended early"),
         Err(_) => return refuse(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time"),
     };
-    let answer = reviewer.answer(&body);
+    if has_too_many_values(&body) {
+        return refuse(StatusCode::PAYLOAD_TOO_LARGE, "the body has too many values");
+    }
+    let answer = reviewer.answer(&body).await;
     answer.map_err(|error| (StatusCode::BAD_REQUEST, error.to_string()))
+}
+
+/// Counts the bytes that begin an object, and those that begin or separate other values. Bytes of strings count, too: the numbers are
+/// upper bounds.
+fn has_too_many_values(body: &[u8]) -> bool {
+    let count = |wanted: &[u8]| body.iter().filter(|byte| wanted.contains(byte)).count();
+    count(b"{") > MAX_OBJECTS || count(b",[") > MAX_VALUES
 }
 
 fn response(status: StatusCode, content_type: &'static str, body: String) -> Response<Full<Bytes>> {

@@ -3,6 +3,7 @@
 use std::{
     fs,
     net::SocketAddr,
+    ops::RangeInclusive,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -19,8 +20,13 @@ use proto::Principal;
 use super::{
     annotations,
     certificate::{CertificateSource, OwnAuthority},
-    sidecar::InjectionSettings,
+    sidecar::{DATA_PLANE_PORT, InjectionSettings},
 };
+
+/// Kubernetes accepts no token of less than ten minutes. The vault accepts a token until it expires, also when its pod is gone.
+const TOKEN_SECONDS: RangeInclusive<u64> = 600..=86_400;
+/// Maximum size of the vault's CAs in bytes. All annotations of an object together have 256 KiB at most.
+const MAX_AUTHORITIES: usize = 128 << 10;
 
 /// The prefix of all environment variables of the webhook.
 pub const ENVIRONMENT: &str = "AEROSTACK_WEBHOOK_";
@@ -57,6 +63,12 @@ pub struct WebhookSettings {
     /// Audience of the sidecars' tokens, which the vault's --jwt-issuer names
     #[arg(long, default_value = "aerostack-vault", value_name = "AUDIENCE")]
     pub token_audience: String,
+    /// Life of the sidecars' tokens, which the kubelet renews after 80 % of it: at least 10m
+    #[arg(long, default_value = "1h", value_name = "DURATION")]
+    pub token_expiration: String,
+    /// Address of /metrics, /livez, /readyz and /startupz of the sidecars (plain HTTP); [::]:9052 in a cluster with IPv6
+    #[arg(long, default_value = "0.0.0.0:9052", value_name = "ADDRESS")]
+    pub sidecar_metrics_listen: String,
     /// A namespace whose pods get no sidecar: a pod there that asks for one is denied
     #[arg(long, value_delimiter = ';', value_name = "NAMESPACE")]
     pub exclude_namespace: Vec<String>,
@@ -145,6 +157,8 @@ impl WebhookSettings {
         if self.token_audience.is_empty() {
             problems.add("--token-audience", "is empty");
         }
+        let token_seconds = self.token_seconds(problems);
+        let metrics_listen = self.sidecar_metrics_listen(problems);
         let excluded = self.exclude_namespace.iter();
         let excluded_namespaces = excluded
             .filter_map(|name| problems.take("--exclude-namespace", ObjectName::parse(name)))
@@ -154,10 +168,38 @@ impl WebhookSettings {
             vault: vault?,
             vault_id: vault_id?,
             token_audience: self.token_audience.clone(),
+            token_seconds: token_seconds?,
+            metrics_listen: metrics_listen?,
             cpu: cpu?,
             memory: memory?,
             excluded_namespaces,
         })
+    }
+
+    fn token_seconds(&self, problems: &mut Problems) -> Option<u64> {
+        let seconds = problems
+            .duration("--token-expiration", &self.token_expiration)?
+            .as_secs();
+        if !TOKEN_SECONDS.contains(&seconds) {
+            let text = &self.token_expiration;
+            problems.add(
+                "--token-expiration",
+                format!("{text:?} is not between 10m and 24h"),
+            );
+            return None;
+        }
+        Some(seconds)
+    }
+
+    fn sidecar_metrics_listen(&self, problems: &mut Problems) -> Option<SocketAddr> {
+        const SETTING: &str = "--sidecar-metrics-listen";
+        let address = problems.address(SETTING, &self.sidecar_metrics_listen)?;
+        match address.port() {
+            0 => problems.add(SETTING, "needs a port that is not 0"),
+            DATA_PLANE_PORT => problems.add(SETTING, "has the port of the data plane"),
+            _ => return Some(address),
+        }
+        None
     }
 
     fn vault_ca(&self, problems: &mut Problems) -> Option<(PathBuf, String)> {
@@ -219,9 +261,16 @@ impl WebhookSettings {
 
 /// Reads the certificates of a file. Other content, such as a key, is left out, because pods get the text.
 pub(super) fn read_authorities(file: &Path) -> Result<String, String> {
-    let text = fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
-    only_certificates(&text)
-        .ok_or_else(|| format!("{}: no certificate in PEM form was found", file.display()))
+    let fault = |fault: String| format!("{}: {fault}", file.display());
+    let text = fs::read_to_string(file).map_err(|error| fault(error.to_string()))?;
+    let certificates =
+        only_certificates(&text).ok_or_else(|| fault("no certificate in PEM form was found".to_owned()))?;
+    match certificates.len() {
+        length if length > MAX_AUTHORITIES => Err(fault(format!(
+            "the certificates have {length} bytes, and an annotation of each pod has to hold them: {MAX_AUTHORITIES} at most"
+        ))),
+        _ => Ok(certificates),
+    }
 }
 
 #[cfg(test)]
@@ -268,6 +317,32 @@ mod tests {
         let (_, authorities) = settings.check().ok().unwrap().vault_ca;
         assert!(authorities.starts_with("-----BEGIN CERTIFICATE-----"));
         assert!(!authorities.contains("PRIVATE KEY"));
+    }
+
+    #[test]
+    fn authorities_that_no_annotation_can_hold_are_refused() {
+        let (_folder, settings) = settings();
+        let file = settings.vault_ca.clone().unwrap();
+        let text = fs::read_to_string(&file).unwrap();
+        fs::write(&file, text.repeat(MAX_AUTHORITIES / 512)).unwrap();
+        assert!(mistakes(settings).contains("an annotation of each pod has to hold them"));
+    }
+
+    #[test]
+    fn the_token_and_the_metrics_of_sidecars_are_settings() {
+        let (_folder, settings) = settings();
+        let wrong = WebhookSettings {
+            token_expiration: "5m".to_owned(),
+            sidecar_metrics_listen: "[::]:7100".to_owned(),
+            ..settings
+        };
+        let said = mistakes(wrong);
+        for part in [
+            "\"5m\" is not between 10m and 24h",
+            "has the port of the data plane",
+        ] {
+            assert!(said.contains(part), "{part:?} is not in {said}");
+        }
     }
 
     #[test]

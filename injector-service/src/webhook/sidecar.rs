@@ -1,5 +1,8 @@
 //! The sidecar's container and volumes, as JSON.
 
+// The module `net` of `core` has addresses and no sockets.
+use core::net::SocketAddr;
+
 use chassis::{channel::ServiceAddress, kubernetes::ObjectName};
 use proto::Principal;
 use serde_json::{Value, json};
@@ -12,7 +15,6 @@ use super::{
 
 pub(super) const NAME: &str = "aerostack-injector";
 pub(super) const DATA_PLANE_PORT: u16 = 7100;
-pub(super) const METRICS_PORT: u16 = 9052;
 /// Prefix of the variables of the sidecar's settings, which is `config::ENVIRONMENT`. `config` imports this module's settings, so
 /// this file does not import `config`.
 pub(super) const VARIABLES: &str = "AEROSTACK_INJECTOR_";
@@ -24,8 +26,8 @@ pub(super) const VOLUMES: [&str; 3] = [TOKEN, AUTHORITIES, SERVERS];
 
 /// User and group of the image.
 const USER: u32 = 65_532;
-/// Life of the token, which the kubelet renews after 80 % of it. 600 is the least that Kubernetes accepts.
-const TOKEN_SECONDS: u32 = 600;
+/// The probes of a container.
+pub(super) const PROBES: [&str; 3] = ["startupProbe", "readinessProbe", "livenessProbe"];
 
 /// The settings that all injections share.
 #[derive(Debug, Clone)]
@@ -34,6 +36,10 @@ pub(super) struct InjectionSettings {
     pub(super) vault: ServiceAddress,
     pub(super) vault_id: Principal,
     pub(super) token_audience: String,
+    /// Life of a token in seconds. The kubelet renews a token after 80 % of it.
+    pub(super) token_seconds: u64,
+    /// Address of the sidecars' metrics. Its port is the same in every pod.
+    pub(super) metrics_listen: SocketAddr,
     pub(super) cpu: ResourceAmount,
     pub(super) memory: ResourceAmount,
     /// The namespaces whose pods get no sidecar.
@@ -47,7 +53,7 @@ pub(super) fn container(request: &SidecarRequest, settings: &InjectionSettings) 
         "restartPolicy": "Always",
         "env": variables(request, settings),
         // The name of a port has 15 characters at most.
-        "ports": [{"name": "aerostack-probe", "containerPort": METRICS_PORT, "protocol": "TCP"}],
+        "ports": [{"name": "aerostack-probe", "containerPort": settings.metrics_listen.port(), "protocol": "TCP"}],
         "resources": resources(request, settings),
         // The profile "restricted" of Pod Security.
         "securityContext": {
@@ -60,9 +66,9 @@ pub(super) fn container(request: &SidecarRequest, settings: &InjectionSettings) 
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         // Two minutes for the vault to answer. After that the kubelet restarts the sidecar.
-        "startupProbe": probe("/startupz", 1, 120),
-        "readinessProbe": probe("/readyz", 5, 3),
-        "livenessProbe": probe("/livez", 10, 3),
+        "startupProbe": probe(&["--startup"], 1, 120),
+        "readinessProbe": probe(&[], 5, 3),
+        "livenessProbe": probe(&["--live"], 10, 3),
         "volumeMounts": [
             {"name": TOKEN, "mountPath": "/var/run/secrets/aerostack", "readOnly": true},
             {"name": AUTHORITIES, "mountPath": "/var/run/aerostack/ca", "readOnly": true},
@@ -85,7 +91,7 @@ fn variables(request: &SidecarRequest, settings: &InjectionSettings) -> Vec<Valu
         ("VAULT_TOKEN_FILE", "/var/run/secrets/aerostack/token".to_owned()),
         ("SERVERS", "/etc/aerostack/servers.yaml".to_owned()),
         ("DATA_PLANE_LISTEN", format!("127.0.0.1:{DATA_PLANE_PORT}")),
-        ("METRICS_LISTEN", format!("0.0.0.0:{METRICS_PORT}")),
+        ("METRICS_LISTEN", settings.metrics_listen.to_string()),
         ("LISTEN_SERVER", listeners),
     ];
     let given = variables.into_iter().filter(|(_, value)| !value.is_empty());
@@ -112,11 +118,15 @@ fn resources(request: &SidecarRequest, settings: &InjectionSettings) -> Value {
     json!({"requests": requests, "limits": limits})
 }
 
-fn probe(path: &str, period: u32, failures: u32) -> Value {
+/// Returns a probe that the kubelet runs inside the container. A request of the kubelet to the address of the pod would be refused by
+/// the proxy of a mesh that accepts mutual TLS only, and would not arrive when the address is IPv6 and the sidecar listens on IPv4.
+fn probe(flags: &[&str], period: u32, failures: u32) -> Value {
+    let command = [&["injector-service", "healthcheck"], flags].concat();
     json!({
-        "httpGet": {"path": path, "port": METRICS_PORT},
+        "exec": {"command": command},
         "periodSeconds": period,
-        "timeoutSeconds": 3,
+        // The command gives up after three seconds, and says why.
+        "timeoutSeconds": 4,
         "failureThreshold": failures,
     })
 }
@@ -132,7 +142,7 @@ pub(super) fn volumes(request: &SidecarRequest, settings: &InjectionSettings) ->
     const READABLE: u32 = 0o444;
     let token = json!({
         "audience": settings.token_audience,
-        "expirationSeconds": TOKEN_SECONDS,
+        "expirationSeconds": settings.token_seconds,
         "path": "token",
     });
     let authorities = format!("metadata.annotations['{VAULT_CA}']");

@@ -58,6 +58,9 @@ imagePullSecrets:
 
 {{- /* The security contexts pass the standard "restricted" of Pod Security. */ -}}
 {{- define "aerostack.podSecurityContext" -}}
+{{- if and .Values.podSecurity.runAsUser (not .Values.podSecurity.fsGroup) }}
+{{- fail "podSecurity.fsGroup is required with podSecurity.runAsUser: without it the user cannot read its keys" }}
+{{- end -}}
 runAsNonRoot: true
 {{- with .Values.podSecurity.runAsUser }}
 runAsUser: {{ . | int64 }}

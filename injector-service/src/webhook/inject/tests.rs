@@ -23,6 +23,8 @@ fn settings() -> InjectionSettings {
         vault: "aerostack-vault.aerostack.svc:7150".parse().unwrap(),
         vault_id: Principal::parse("spiffe://aerostack/vault").unwrap(),
         token_audience: "aerostack-vault".to_owned(),
+        token_seconds: 3600,
+        metrics_listen: "0.0.0.0:9052".parse().unwrap(),
         cpu: ResourceAmount::parse("20m").unwrap(),
         memory: ResourceAmount::parse("64Mi,128Mi").unwrap(),
         excluded_namespaces: vec![ObjectName::parse("kube-system").unwrap()],
@@ -111,7 +113,7 @@ fn the_sidecar_gets_a_token_the_vaults_authorities_and_the_servers() {
     let token = &by_name("aerostack-token")["projected"]["sources"][0]["serviceAccountToken"];
     assert_eq!(
         token,
-        &json!({"audience": "aerostack-vault", "expirationSeconds": 600, "path": "token"})
+        &json!({"audience": "aerostack-vault", "expirationSeconds": 3600, "path": "token"})
     );
     // Without `fsGroup`, the file belongs to root, and uid 65532 reads it by this mode alone.
     assert_eq!(by_name("aerostack-token")["projected"]["defaultMode"], 0o444);
@@ -199,4 +201,53 @@ fn a_pod_that_claims_to_be_injected_gets_its_sidecar_all_the_same() {
         injected["metadata"]["annotations"]["aerostack.dev/vault-ca"],
         VAULT_CA
     );
+}
+
+#[test]
+fn each_probe_has_our_action_alone_after_a_mesh_or_an_earlier_release_had_another() {
+    let injected = injected(recorded("probes-rewritten"));
+    let containers = injected["spec"]["initContainers"].as_array().unwrap();
+    let sidecar = &containers[pod::position(containers, NAME).unwrap()];
+    for (probe, flags) in [
+        ("startupProbe", &["--startup"][..]),
+        ("readinessProbe", &[]),
+        ("livenessProbe", &["--live"]),
+    ] {
+        let command = [&["injector-service", "healthcheck"], flags].concat();
+        assert_eq!(sidecar[probe]["exec"]["command"], json!(command), "{probe}");
+        assert!(sidecar[probe].get("httpGet").is_none(), "{probe}");
+    }
+}
+
+#[test]
+fn the_metrics_listen_on_the_address_of_the_setting() {
+    let settings = InjectionSettings {
+        metrics_listen: "[::]:9152".parse().unwrap(),
+        ..settings()
+    };
+    let PodInjection::Patch(operations) = inject(&recorded("plain"), "shop", &settings, VAULT_CA).unwrap()
+    else {
+        panic!("the pod has no sidecar");
+    };
+    let injected = patched(recorded("plain"), operations);
+    let sidecar = &injected["spec"]["initContainers"][0];
+    assert_eq!(sidecar["ports"][0]["containerPort"], 9152);
+    let env = sidecar["env"].as_array().unwrap();
+    let listen = &env[pod::position(env, "AEROSTACK_INJECTOR_METRICS_LISTEN").unwrap()];
+    assert_eq!(listen["value"], "[::]:9152");
+}
+
+#[test]
+fn the_sidecar_gets_only_variables_of_settings_that_the_injector_has() {
+    use clap::{Args as _, Command};
+    let settings = crate::config::Settings::augment_args(Command::new("settings"));
+    let settings = chassis::settings::with_variables(settings, crate::config::ENVIRONMENT);
+    let known: Vec<_> = settings
+        .get_arguments()
+        .filter_map(|arg| arg.get_env()?.to_str())
+        .collect();
+    let injected = injected(recorded("listen-server"));
+    for name in names(&injected["spec"]["initContainers"][0]["env"]) {
+        assert!(known.contains(&name), "{name} is not in {known:?}");
+    }
 }
