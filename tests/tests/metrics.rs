@@ -121,7 +121,11 @@ async fn scene(upstream: &Upstream) -> Pair {
     let issuer = || vec!["https://issuer.example=aerostack,jwks=/nonexistent/keys.json".to_owned()];
     let pair = Pair::start_with(
         |vault| vault.jwt.jwt_issuer = issuer(),
-        |injector| injector.jwt.jwt_issuer = issuer(),
+        |injector| {
+            injector.jwt.jwt_issuer = issuer();
+            let viewer = "jwt:https://issuer.example#somebody=dev";
+            injector.roles.viewer.push(viewer.to_owned());
+        },
     )
     .await;
     pair.vault.workspace("dev").await;

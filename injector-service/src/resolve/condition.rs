@@ -170,7 +170,7 @@ impl VaultCondition {
         tracing::warn!(
             vault = self.0.address,
             expected = %credentials.vault,
-            presented = credentials.presented(),
+            presented = %credentials.presented(),
             code = ?status.code(),
             error = problem.detail,
             advice = self.advice(problem.kind),

@@ -410,6 +410,10 @@ async fn only_a_missing_or_expired_secret_counts_as_a_miss() {
 async fn an_answer_with_an_unknown_id_is_ignored() {
     let pki = Pki::new();
     let served = Fake::new(|call| {
+        // Calls of the check behind `/startupz` would get the ids of the calls after them.
+        if call.request.as_ref().is_some_and(|request| request.check_only) {
+            return Act::Answer(vec![honest(&call)]);
+        }
         let others = [call.id + 1, call.id + 1000, u64::MAX, call.id.wrapping_sub(1)];
         Act::Answer(
             others
