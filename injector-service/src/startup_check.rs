@@ -33,6 +33,21 @@ pub(crate) struct StartupContext {
     pub(crate) condition: VaultCondition,
 }
 
+/// The reason why the start is not complete.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum StartProblem {
+    /// The vault cannot be used, which [`VaultCondition`] logs.
+    Vault(String),
+    Server(String),
+}
+
+impl StartProblem {
+    fn text(&self) -> &String {
+        let (Self::Vault(text) | Self::Server(text)) = self;
+        text
+    }
+}
+
 impl StartupCheck {
     pub(crate) fn new() -> Self {
         Self(Arc::new(ArcSwapOption::from_pointee(
@@ -52,11 +67,13 @@ impl StartupCheck {
     pub(crate) async fn run(self, context: StartupContext) {
         let mut logged = None;
         while let Err(problem) = context.check_all().await {
-            if logged.as_ref() != Some(&problem) {
-                tracing::warn!(problem, "the start is not complete");
-                logged = Some(problem.clone());
+            if let StartProblem::Server(text) = &problem
+                && logged.as_ref() != Some(text)
+            {
+                tracing::warn!(problem = text, "the start is not complete");
+                logged = Some(text.clone());
             }
-            self.0.store(Some(Arc::new(problem)));
+            self.0.store(Some(Arc::new(problem.text().clone())));
             time::sleep(INTERVAL).await;
         }
         self.0.store(None);
@@ -65,9 +82,9 @@ impl StartupCheck {
 }
 
 impl StartupContext {
-    async fn check_all(&self) -> Result<(), String> {
+    async fn check_all(&self) -> Result<(), StartProblem> {
         if !self.resolver.is_connected() {
-            return Err(self.condition.problem());
+            return Err(StartProblem::Vault(self.condition.problem()));
         }
         for entry in self.registry.entries() {
             self.check(&entry).await?;
@@ -77,15 +94,15 @@ impl StartupContext {
 
     /// Returns the reason why calls of a server would be refused. The reason does not name secrets, because every program
     /// that reaches the metrics port can read it.
-    async fn check(&self, entry: &Arc<Entry>) -> Result<(), String> {
+    async fn check(&self, entry: &Arc<Entry>) -> Result<(), StartProblem> {
         let of_server = |problem: &str| {
             let server = &entry.server;
-            format!("server {}/{}: {problem}", server.workspace, server.name)
+            StartProblem::Server(format!("server {}/{}: {problem}", server.workspace, server.name))
         };
         let states = self.resolver.check_server(entry).await.map_err(|refusal| {
             let Refusal { reason, message } = refusal;
             match reason {
-                Reason::VaultUnavailable => self.condition.problem(),
+                Reason::VaultUnavailable => StartProblem::Vault(self.condition.problem()),
                 _ => of_server(&message),
             }
         })?;
