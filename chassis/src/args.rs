@@ -129,6 +129,10 @@ impl TlsArgs {
 }
 
 /// The issuers whose JSON Web Tokens (RFC 7519) identify clients.
+#[allow(
+    rustdoc::broken_intra_doc_links,
+    reason = "the command line shows the brackets of optional parts"
+)]
 #[derive(Debug, Clone, Default, Args)]
 pub struct JwtArgs {
     /// An issuer whose JSON Web Tokens identify clients: URL=AUDIENCE[,name=NAME][,jwks=FILE|URL][,ca=FILE][,token=FILE]

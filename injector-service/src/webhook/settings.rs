@@ -66,6 +66,7 @@ pub struct WebhookSettings {
     /// Life of the sidecars' tokens, which the kubelet renews after 80 % of it: at least 10m
     #[arg(long, default_value = "1h", value_name = "DURATION")]
     pub token_expiration: String,
+    #[allow(rustdoc::broken_intra_doc_links, reason = "an IPv6 address has brackets")]
     /// Address of /metrics, /livez, /readyz and /startupz of the sidecars (plain HTTP); [::]:9052 in a cluster with IPv6
     #[arg(long, default_value = "0.0.0.0:9052", value_name = "ADDRESS")]
     pub sidecar_metrics_listen: String,
