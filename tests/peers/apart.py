@@ -98,6 +98,10 @@ class Service:
         """Resident, in bytes."""
         return 1024 * self._status("VmRSS")
 
+    def own_memory(self) -> int:
+        """Resident memory without the pages of the binary and its libraries, in bytes."""
+        return 1024 * self._status("RssAnon")
+
     def leave(self, memory: int) -> None:
         """From now on it gets this much memory more, and then no more."""
         most = 1024 * self._status("VmSize") + memory
