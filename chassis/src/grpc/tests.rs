@@ -263,7 +263,7 @@ async fn a_connection_that_a_token_gives_a_role_has_no_age_and_leaves_the_slots_
         client.write_all(BEGINNING).await.unwrap();
         assert!(admission.identify(&slot, &peer(name)));
         assert_eq!(slot.has_role(), has_role, "{name}");
-        // There is one slot for strangers, and a newcomer takes it from a connection that has it.
+        // Strangers share one slot, which a newcomer takes from the connection that has the slot.
         let newcomer = strangers.try_take(&Holder::network(([192, 0, 2, 2], 1).into()));
         assert!(newcomer.is_some());
         let age = WITHOUT_ROLE_YET.age.unwrap() + 2 * AGED_GRACE;

@@ -1,7 +1,7 @@
 //! Calls of the API with the credentials of the pod's service account.
 //!
-//! Each call reads the credentials and makes a connection of its own: calls are rare, and the kubelet replaces the token about every
-//! hour.
+//! The client reads the credentials and makes a connection for each call: calls are rare, and the kubelet replaces the token about
+//! every hour.
 
 use std::{
     env, io,

@@ -175,7 +175,7 @@ async fn a_token_is_replaced_while_calls_are_served() {
     tokens.replace("ci", NEW);
     eventually("the new token counts", async || {
         let (old, new) = (status(CI).await, status(NEW).await);
-        // There is no moment at which both count, nor one at which neither does.
+        // The file may be replaced between the two calls, so both may be answered. One of the two tokens counts at every moment.
         assert!(
             [(200, 401), (401, 200), (200, 200)].contains(&(old, new)),
             "{old} {new}"

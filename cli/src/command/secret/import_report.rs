@@ -18,7 +18,7 @@ pub(super) struct Preview {
     secrets: Vec<PlannedSecret>,
     /// Parts of the file that were left out because of their meaning.
     notes: Vec<String>,
-    /// What the plan of the workspace does not take.
+    /// The number of new secrets that do not fit into the plan of the workspace, in words.
     plan_limit: Option<String>,
 }
 

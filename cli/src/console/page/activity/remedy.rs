@@ -1,4 +1,4 @@
-//! What to do about a refusal, as the documentation says it.
+//! The remedy of each refusal, from the tables of the documentation.
 
 /// The tables of all reasons.
 const REFUSALS: &str = include_str!("../../../../../docs/refusals.md");

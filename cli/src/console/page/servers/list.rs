@@ -31,7 +31,7 @@ const SERVERS: ListKind = ListKind {
     noun: "server",
     filter_label: "Filter by name, URL or secret",
     filter_places: "its name, URL or secrets",
-    // Each server of a page is explained when the page is shown.
+    // The page asks the injector to explain each of its servers.
     page_size: 50,
 };
 
