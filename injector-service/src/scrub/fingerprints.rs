@@ -3,6 +3,7 @@ use std::{
     ops::Range,
 };
 
+use proto::stack;
 use siphasher::sip::SipHasher13;
 
 use super::{
@@ -95,6 +96,12 @@ impl Fingerprints {
     /// Makes the fingerprints of at most [`MAX_VALUES`] values; values of fewer than [`MIN_VALUE`] bytes are left out.
     /// Returns `None` when no value is left.
     pub fn of<'v>(values: impl Iterator<Item = &'v [u8]> + Clone, scope: SearchScope) -> Option<Self> {
+        // The first characters of a value are in local variables, which the compiler may copy or keep in registers: a
+        // destructor alone would not wipe every copy.
+        stack::wiped(|| Self::make(values, scope))
+    }
+
+    fn make<'v>(values: impl Iterator<Item = &'v [u8]> + Clone, scope: SearchScope) -> Option<Self> {
         let values = values.take(MAX_VALUES).enumerate();
         let values = values.filter(|(_, value)| value.len() >= MIN_VALUE);
         let lengths = || values.clone().map(|(_, value)| value.len());
