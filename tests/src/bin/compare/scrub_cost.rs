@@ -132,15 +132,20 @@ impl Bench {
 }
 
 /// Returns the CPU time of all threads of some processes, in nanoseconds: the first field of each thread's `schedstat`. The
-/// ticks of `/proc/PID/stat` are too coarse for a slice.
+/// ticks of `/proc/PID/stat` are too coarse for a slice. A thread that ends while the threads are read does not count.
 fn cpu(processes: &[u32]) -> Result<Duration, Failure> {
     let mut nanoseconds = 0;
     for process in processes {
         for thread in fs::read_dir(format!("/proc/{process}/task"))? {
-            let stat = fs::read_to_string(thread?.path().join("schedstat"))?;
+            let Ok(stat) = fs::read_to_string(thread?.path().join("schedstat")) else {
+                continue;
+            };
             let used = stat.split(' ').next().ok_or("schedstat is not as expected")?;
             nanoseconds += used.parse::<u64>()?;
         }
+    }
+    if nanoseconds == 0 {
+        return Err("the kernel has no schedstat".into());
     }
     Ok(Duration::from_nanos(nanoseconds))
 }
