@@ -44,7 +44,7 @@ OTHERS_SECONDS, ONE_IN_TWENTY_SECONDS = 1.0, 3.0
 SECONDS = 30
 
 # The whole resident memory, most of which is the code of the binary, and the memory that the injector itself has taken.
-IDLE_MIB, IDLE_OWN_MIB = 24, 8
+IDLE_MIB, IDLE_OWN_MIB = 20, 8
 # What an event stream may take of the injector's memory, both of its connections included: half more than it takes.
 STREAM_KIB = 64
 STREAM_HTTP2_KIB = 40
