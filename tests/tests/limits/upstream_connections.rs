@@ -94,6 +94,27 @@ async fn a_server_with_full_connections_gets_another_one() {
     pair.stop().await;
 }
 
+/// Each thread also has a stream to the vault of its own, of which the vault allows a limited number.
+#[tokio::test]
+async fn there_are_as_many_worker_threads_as_the_setting_says() {
+    for threads in [1, 3] {
+        let upstream = Counting::start(100).await;
+        let pair = pair(upstream.address, |limits| {
+            limits.worker_threads = threads.to_string()
+        })
+        .await;
+        add_http2(&pair, "wide", upstream.address).await;
+        let mut all = Vec::new();
+        for _ in 0..2 * threads {
+            // New client connections reach the threads in turn, and the threads share no connection to the upstream.
+            all.extend(held(&pair, "/dev/wide/", 1).await);
+        }
+        assert_eq!(upstream.made(), threads);
+        drop(all);
+        pair.stop().await;
+    }
+}
+
 #[tokio::test]
 async fn calls_share_a_connection_until_it_is_full() {
     let upstream = Counting::start(4).await;
