@@ -26,7 +26,7 @@ use tokio::{
 };
 
 /// Maximum number of worker threads. One thread answers some ten thousand calls a second.
-const MAX_THREADS: usize = 16;
+pub const MAX_THREADS: usize = 16;
 
 /// The runtimes of all worker threads of this process, while they run.
 static RUNTIMES: Mutex<Vec<Weak<Handle>>> = Mutex::new(Vec::new());

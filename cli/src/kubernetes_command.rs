@@ -10,7 +10,7 @@ use chassis::{
         ApiClient, ApiError, CertificatesError, NamespacedName, ObjectName, SERVICE_ACCOUNT_DIR,
         in_two_secrets,
     },
-    pki::RenewalPlan,
+    pki::{RenewError, RenewalPlan},
 };
 use clap::{Args, Subcommand};
 use http::StatusCode;
@@ -112,6 +112,10 @@ pub(crate) fn failure_kind(error: &CertificatesError) -> FailureKind {
         },
         CertificatesError::Name(_) => FailureKind::Usage,
         CertificatesError::Foreign(_) | CertificatesError::Authority { .. } => FailureKind::Configuration,
+        CertificatesError::Renew { secret: _, source } => match source {
+            RenewError::NotYetValid { .. } => FailureKind::Configuration,
+            RenewError::Issue(_) => FailureKind::Internal,
+        },
         CertificatesError::Issue(_) => FailureKind::Internal,
         CertificatesError::Contended(_) => FailureKind::Conflict,
     }

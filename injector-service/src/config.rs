@@ -332,7 +332,18 @@ impl Settings {
             let files = files.clone();
             move || TrustedRoots::load(&files)
         };
-        problems.reloading("--upstream-ca", files, load, TrustedRoots::describe)
+        let roots = problems.reloading(
+            "--upstream-ca",
+            files,
+            load,
+            TrustedRoots::check_replacement,
+            TrustedRoots::describe,
+        )?;
+        let current = roots.current();
+        if let Some(error) = current.as_ref().and_then(|roots| roots.system_error()) {
+            tracing::warn!(error, "some of the system's CAs were not read");
+        }
+        Some(roots)
     }
 
     fn vault_tls(&self, problems: &mut Problems) -> Option<(ClientTls, VaultCredentials)> {

@@ -136,8 +136,7 @@ pub async fn run(mut config: Config, listeners: Listeners, signals: ServiceSigna
             metrics.decrypt_seconds.clone(),
         )
     };
-    let (resolvers, drivers): (Vec<_>, Vec<_>) =
-        (0..ThreadCount::PerProcessor.count()).map(new_resolver).unzip();
+    let (resolvers, drivers): (Vec<_>, Vec<_>) = (0..config.limits.worker_threads).map(new_resolver).unzip();
     let Some(resolver) = resolvers.first().cloned() else {
         return Err(RunError::ThreadEnded);
     };

@@ -2,7 +2,11 @@
 
 use std::{ops::RangeInclusive, time::Duration};
 
-use chassis::{args::defaults, settings::Problems};
+use chassis::{
+    args::defaults,
+    settings::Problems,
+    worker_threads::{MAX_THREADS, ThreadCount},
+};
 use clap::Args;
 
 use crate::{
@@ -21,6 +25,10 @@ pub struct LimitSettings {
     /// Calls at once on one HTTP/2 connection of the data plane
     #[arg(long, default_value = "1024", value_name = "NUMBER")]
     pub max_concurrent_streams: String,
+    /// Threads that serve the data plane, from 1 to 16, each with a stream to the vault and connections to upstreams of its
+    /// own; `auto` for one per processor
+    #[arg(long, default_value = "auto", value_name = "NUMBER")]
+    pub worker_threads: String,
     /// Bytes of a request's target; longer is 414
     #[arg(long, default_value = "60KiB", value_name = "SIZE")]
     pub max_uri_size: String,
@@ -104,6 +112,8 @@ pub struct Limits {
     pub max_connections: usize,
     /// The most calls at once on one HTTP/2 connection of the data plane.
     pub max_concurrent_streams: u32,
+    /// Threads that serve the data plane.
+    pub worker_threads: usize,
     /// The most bytes of a request's target.
     pub max_uri_size: usize,
     /// The most bytes of a request's header fields, names and values.
@@ -170,6 +180,10 @@ impl LimitSettings {
             &self.max_concurrent_streams,
             1..=1_000_000,
         );
+        let worker_threads = match self.worker_threads.as_str() {
+            "auto" => Some(ThreadCount::PerProcessor.count()),
+            text => p.number("--worker-threads", text, 1..=MAX_THREADS),
+        };
         let max_uri_size = p.size("--max-uri-size", &self.max_uri_size, URI);
         let max_headers_size = p.size("--max-headers-size", &self.max_headers_size, HEADERS_SIZE);
         let max_headers = p.number("--max-headers", &self.max_headers, HEADERS);
@@ -192,6 +206,7 @@ impl LimitSettings {
         Some(Limits {
             max_connections: max_connections?,
             max_concurrent_streams: streams?,
+            worker_threads: worker_threads?,
             max_uri_size: max_uri_size?,
             max_headers_size: max_headers_size?,
             max_headers: max_headers?,

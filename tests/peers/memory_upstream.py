@@ -2,6 +2,8 @@
 segment of a call's path says how, and the one before is the call's own, unless `x-call` names it. A query may follow:
 
     ok        it is answered
+    echo      it is answered with the value in a field of the head; the values are in fields like `x-mcp-secret-canary-0`
+    echo-body it is answered with the value in the body
     hold      it is answered when the upstream is told to let go
     break     the connection is closed instead of an answer
     part      within the answer's body its stream is reset, or its connection closed
@@ -29,6 +31,7 @@ from h2.errors import ErrorCodes
 from h2.events import DataReceived, PingAckReceived, RequestReceived, StreamEnded
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+ECHO = b"HTTP/1.1 200 OK\r\nx-echo: %b\r\ncontent-length: %d\r\n\r\n%b"
 PART = b"HTTP/1.1 200 OK\r\ncontent-length: 200\r\n\r\nok"
 SWITCHED = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n"
 # Closed with this, a TCP connection is reset.
@@ -123,6 +126,9 @@ class Upstream:
                     writer.write(SWITCHED)
                     await reader.read()
                     return
+                case "echo" | "echo-body":
+                    name, body = _echo(headers, how)
+                    writer.write(ECHO % (name, len(body), body))
                 case _:
                     await self.held(call, how)
                     writer.write(OK)
@@ -166,6 +172,12 @@ def _how(target: str) -> tuple[str, str]:
     """Which call it is, and how it ends."""
     *_, call, how = target.partition("?")[0].split("/")
     return call, how
+
+
+def _echo(headers: dict[str, str], how: str) -> tuple[bytes, bytes]:
+    """The field `x-echo` and the body of an answer with the value."""
+    [value] = [value.encode() for name, value in headers.items() if name.startswith("x-mcp-secret-canary-")]
+    return (b"no", value) if how == "echo-body" else (value, b"ok")
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:
@@ -224,6 +236,10 @@ class _Http2:
             self.http2.send_data(stream, b"ok")
             # When it is answered, all of this has been read.
             self.http2.ping(stream.to_bytes(8, "big"))
+        elif how.startswith("echo"):
+            field, body = _echo(headers, how)
+            self.http2.send_headers(stream, [*head, ("x-echo", field.decode())])
+            self.http2.send_data(stream, body, end_stream=True)
         else:
             await self.upstream.held(call, how)
             # Given up meanwhile, it gets no answer.

@@ -255,6 +255,19 @@ def test_nothing_is_left_a_second_after_a_call(
     nothing_is_left(pair, canary.value, f"after {CALLS} calls")
 
 
+@pytest.mark.parametrize("how", ["echo", "echo-body"])
+@pytest.mark.parametrize("wire", WIRES, ids=str)
+def test_nothing_is_left_of_a_value_that_the_upstream_echoed(
+    pair: Apart, site: Callable[..., Site], wire: Wire, how: str
+) -> None:
+    canary = site(wire, HEADERS, scrub="SCRUB_ALL")
+    seen_while_dialled(canary)
+    canary.call(how)
+    nothing_is_left(pair, canary.value, "after an echo")
+    canary.calls(CALLS, partial(canary.call, how))
+    nothing_is_left(pair, canary.value, f"after {CALLS} echoes")
+
+
 def gone_within(pair: Apart, sites: Sequence[Site], say: Say, seconds: float = RETIRED_SECONDS) -> None:
     """Nothing of their values is found after this time, at the latest."""
     began = time.monotonic()

@@ -160,6 +160,7 @@ def test_annotations_reach_the_sidecar(served: tuple[Webhook, Path]) -> None:
     assert settings["AEROSTACK_INJECTOR_VAULT"] == VAULT["--vault"]
     assert settings["AEROSTACK_INJECTOR_VAULT_ID"] == VAULT["--vault-id"]
     assert settings["AEROSTACK_INJECTOR_NO_ADMIN"] == "true"
+    assert settings["AEROSTACK_INJECTOR_WORKER_THREADS"] == "1"
     assert "AEROSTACK_INJECTOR_LISTEN_SERVER" not in settings
 
 

@@ -31,6 +31,12 @@ pub struct ClientToken {
     pub identity: ClaimedIdentity,
 }
 
+impl ClientToken {
+    fn is_valid(&self) -> bool {
+        SystemTime::now() <= self.identity.not_after
+    }
+}
+
 /// The token in a file. Clones share it. [`TokenFile::watch`] has to run for a renewed token to be noticed.
 #[derive(Clone)]
 pub struct TokenFile {
@@ -56,7 +62,7 @@ impl TokenFile {
     /// Returns the token, or the reason why there is none that is valid now. The reason names the setting and not the path.
     pub fn current(&self) -> Result<Arc<ClientToken>, String> {
         let current = self.state.borrow().clone()?;
-        match SystemTime::now() <= current.identity.not_after {
+        match current.is_valid() {
             true => Ok(current),
             false => Err(format!(
                 "the token of {} expired at {}",
@@ -103,6 +109,11 @@ impl TokenFile {
     fn log(&self, read: &TokenState) {
         let file = self.path.display();
         match read {
+            Ok(token) if !token.is_valid() => tracing::warn!(
+                %file,
+                expired = text(token.identity.not_after),
+                "the file holds an expired token; a present token stays until it expires"
+            ),
             Ok(token) => {
                 let ClaimedIdentity { principal, not_after } = &token.identity;
                 tracing::info!(%file, %principal, expires = text(*not_after), "the token was read again");
@@ -116,11 +127,11 @@ impl TokenFile {
     }
 }
 
-/// Replaces the state, and returns true when it changed. A file that is briefly unreadable does not take a token away that
-/// is still valid.
+/// Replaces the state, and returns true when it changed. A file that is briefly unreadable, or has an expired token, does not
+/// take a token away that is still valid.
 fn replace(state: &mut TokenState, read: TokenState) -> bool {
     let stays = match (&*state, &read) {
-        (Ok(present), Err(_)) => SystemTime::now() <= present.identity.not_after,
+        (Ok(present), read) if present.is_valid() && !read.as_ref().is_ok_and(|read| read.is_valid()) => true,
         (present, read) => present == read,
     };
     if !stays {
@@ -228,6 +239,25 @@ mod tests {
         let second = file.renewed(&first.token).await;
         assert_eq!(subject(&second), "jwt:https://i.example#second");
         watching.abort();
+    }
+
+    #[test]
+    fn an_expired_token_takes_no_valid_token_away() {
+        let dir = TempDir::new().unwrap();
+        let read = |subject, expires_in| {
+            write(&dir, &token(subject, expires_in));
+            load("--token", &dir.path().join("token"))
+        };
+        let (valid, expired, renewed) = (read("a", 600), read("b", -1), read("c", 600));
+        let mut state = valid.clone();
+        assert!(!replace(&mut state, expired.clone()));
+        assert_eq!(state, valid);
+        assert!(replace(&mut state, renewed.clone()));
+        assert_eq!(state, renewed);
+        // The reason of the probe is that of the token that was read last.
+        state = read("d", -600);
+        assert!(replace(&mut state, expired.clone()));
+        assert_eq!(state, expired);
     }
 
     #[test]

@@ -112,7 +112,12 @@ fn authorities(
         secret: secret.clone(),
         source,
     })?;
-    let changed = bundle.renew(plan, now)?;
+    let changed = bundle
+        .renew(plan, now)
+        .map_err(|source| CertificatesError::Renew {
+            secret: secret.clone(),
+            source,
+        })?;
     Ok((bundle, changed))
 }
 

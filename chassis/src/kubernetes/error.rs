@@ -5,7 +5,7 @@ use std::{io, path::PathBuf};
 use http::{Method, StatusCode};
 
 use super::{NameError, NamespacedName};
-use crate::pki::{BundleError, IssueError};
+use crate::pki::{BundleError, IssueError, RenewError};
 
 /// The error of a call of the API.
 #[derive(Debug, thiserror::Error)]
@@ -85,6 +85,14 @@ pub enum CertificatesError {
         secret: NamespacedName,
         /// The reason.
         source: BundleError,
+    },
+    /// The authority in a Secret was not renewed. The Secret is as it was.
+    #[error("the authority in the Secret {secret} was not renewed")]
+    Renew {
+        /// The Secret.
+        secret: NamespacedName,
+        /// The reason.
+        source: RenewError,
     },
     /// A certificate could not be made.
     #[error(transparent)]

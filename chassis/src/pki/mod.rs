@@ -8,5 +8,5 @@ mod validity;
 pub use certificate::{
     ADMIN_ID, Ca, CaSpec, DEMO_ID, INJECTOR_ID, IssueError, Issued, Leaf, Usage, VAULT_ID, issue,
 };
-pub use renewal::{AuthorityBundle, BundleError, RenewalPlan, only_certificates};
+pub use renewal::{AuthorityBundle, BundleError, RenewError, RenewalPlan, only_certificates};
 pub use validity::{ca_is_valid, is_same_authority, leaf_is_valid, parse_certificate};

@@ -1,18 +1,21 @@
 //! Renewal of a leaf and of the authority that issues it, without an operator.
 //!
-//! A bundle holds every authority that is still valid, the oldest first. When the newest authority has used two thirds of its
+//! A bundle holds every authority that has not expired, the oldest first. When the newest authority has used two thirds of its
 //! life, a new one joins the bundle, and clients have to learn the new bundle. The oldest authority issues leaves for as long
 //! as it outlives them. So a client has the rest of the authority's life, less the life of a leaf, to learn a new authority.
 
 use std::time::{Duration, SystemTime};
 
+use jiff::{Timestamp, Unit};
 use rustls_pki_types::CertificateDer;
 use webpki::anchor_from_trusted_cert;
 use zeroize::Zeroizing;
 
 use super::{
     certificate::{Ca, CaSpec, IssueError, Issued, Leaf, Usage, issue},
-    validity::{ca_is_valid, is_same_authority, leaf_is_valid, parse_certificate},
+    validity::{
+        ca_begins_after, ca_has_expired, ca_is_valid, is_same_authority, leaf_is_valid, parse_certificate,
+    },
 };
 
 /// The names and the lives of a leaf and its authority.
@@ -44,6 +47,30 @@ pub enum BundleError {
     /// A certificate is not one that this program makes with its key.
     #[error("certificate {0} of the authorities is not one that this program made, or has another key")]
     Foreign(usize),
+}
+
+/// The authorities were not renewed.
+#[derive(Debug, thiserror::Error)]
+pub enum RenewError {
+    /// The newest authority is not valid yet. It stays, because clients trust it.
+    #[error(
+        "the newest authority is valid from {} on, and the clock of this machine says {}: one of these clocks is wrong, this \
+         one or that of the machine that made the authority", timestamp(.not_before), timestamp(.now)
+    )]
+    NotYetValid {
+        /// Begin of the validity of the authority.
+        not_before: SystemTime,
+        /// The time of this machine.
+        now: SystemTime,
+    },
+    /// A new authority could not be made.
+    #[error(transparent)]
+    Issue(#[from] IssueError),
+}
+
+fn timestamp(time: &SystemTime) -> Timestamp {
+    let whole_seconds = Timestamp::try_from(*time).and_then(|time| time.round(Unit::Second));
+    whole_seconds.unwrap_or(Timestamp::MAX)
 }
 
 /// Authorities that are valid at the same time, the oldest first. Never empty.
@@ -106,10 +133,14 @@ impl AuthorityBundle {
     /// true when the bundle changed.
     ///
     /// # Errors
-    /// [`IssueError`], when the system's random number generator fails.
-    pub fn renew(&mut self, plan: &RenewalPlan, now: SystemTime) -> Result<bool, IssueError> {
+    /// [`RenewError`]; the bundle has then not changed.
+    pub fn renew(&mut self, plan: &RenewalPlan, now: SystemTime) -> Result<bool, RenewError> {
+        let newest = self.0.last();
+        if let Some(not_before) = newest.and_then(|newest| ca_begins_after(&newest.cert, now)) {
+            return Err(RenewError::NotYetValid { not_before, now });
+        }
         let before = self.0.len();
-        self.0.retain(|stored| ca_is_valid(&stored.cert, &[now]));
+        self.0.retain(|stored| !ca_has_expired(&stored.cert, now));
         let removed = self.0.len() != before;
         let later = now + plan.authority_life / 3;
         let is_young = |newest: &StoredAuthority| ca_is_valid(&newest.cert, &[later]);
@@ -320,6 +351,22 @@ mod tests {
         assert!(bundle.renew(&plan(), now + 400 * DAY).unwrap());
         assert_eq!(bundle.0.len(), 1);
         issued_by(&bundle, 0, now + 400 * DAY);
+    }
+
+    /// The error names both times, so that the operator looks at the clocks.
+    #[test]
+    fn a_clock_that_is_behind_removes_no_authority_and_adds_none() {
+        let now = SystemTime::now();
+        let mut bundle = AuthorityBundle::generate(&plan(), now).unwrap();
+        bundle.renew(&plan(), now + 241 * DAY).unwrap();
+        let before = bundle.certificates_pem();
+        for behind in [now + 240 * DAY, now - 2 * DAY] {
+            let refused = bundle.renew(&plan(), behind).unwrap_err().to_string();
+            let says = format!("the clock of this machine says {}", timestamp(&behind));
+            assert!(refused.contains(&says), "{refused}");
+            assert_eq!(bundle.certificates_pem(), before);
+        }
+        assert!(!bundle.renew(&plan(), now + 241 * DAY).unwrap());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Checks whether stored certificates may stay. rustls-webpki does the checks, because the services' connections use it.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rcgen::PublicKeyData as _;
 use rustls_pki_types::pem::PemObject as _;
@@ -30,13 +30,30 @@ pub fn is_same_authority(one: &CertificateDer<'_>, other: &CertificateDer<'_>) -
 /// if it were a leaf: webpki returns `CaUsedAsEndEntity` only if the dates are right.
 #[must_use]
 pub fn ca_is_valid(ca: &CertificateDer<'_>, times: &[SystemTime]) -> bool {
-    let (Ok(anchor), Ok(cert)) = (anchor_from_trusted_cert(ca), EndEntityCert::try_from(ca)) else {
-        return false;
-    };
-    times.iter().all(|time| {
-        let refused = verify(&cert, &anchor, *time, Usage::Server).err();
-        matches!(refused, Some(webpki::Error::CaUsedAsEndEntity))
-    })
+    let is_valid = |time: &SystemTime| matches!(check_ca(ca, *time), Some(webpki::Error::CaUsedAsEndEntity));
+    times.iter().all(is_valid)
+}
+
+/// Returns true when the validity of the authority has ended before `time`.
+pub(super) fn ca_has_expired(ca: &CertificateDer<'_>, time: SystemTime) -> bool {
+    matches!(check_ca(ca, time), Some(webpki::Error::CertExpired { .. }))
+}
+
+/// Returns the begin of the validity of the authority when that is after `time`.
+pub(super) fn ca_begins_after(ca: &CertificateDer<'_>, time: SystemTime) -> Option<SystemTime> {
+    match check_ca(ca, time)? {
+        webpki::Error::CertNotValidYet { not_before, .. } => {
+            Some(UNIX_EPOCH + Duration::from_secs(not_before.as_secs()))
+        }
+        _ => None,
+    }
+}
+
+/// Returns the error of a verification of the authority as if it were a leaf.
+fn check_ca(ca: &CertificateDer<'_>, time: SystemTime) -> Option<webpki::Error> {
+    let anchor = anchor_from_trusted_cert(ca).ok()?;
+    let cert = EndEntityCert::try_from(ca).ok()?;
+    verify(&cert, &anchor, time, Usage::Server).err()
 }
 
 /// Returns true when `cert` has the key `key`, is valid at all of these times, was issued by `ca`, has all usages and

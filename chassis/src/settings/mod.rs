@@ -236,22 +236,25 @@ impl Problems {
             setting,
             vec![path.clone()],
             move || load(&path),
+            |_, _| Ok(()),
             Authorities::describe,
         )
     }
 
-    /// Reads `files` by `load`, and reads them again when they change. `describe` describes a content for the log.
+    /// Reads `files` by `load`, and reads them again when they change. `check` decides whether the second content may take the
+    /// place of the first one, and `describe` describes a content for the log.
     pub fn reloading<T: PartialEq + Send + Sync + 'static, E: fmt::Display>(
         &mut self,
         setting: &str,
         files: Vec<PathBuf>,
         load: impl Fn() -> Result<T, E> + Send + Sync + 'static,
+        check: fn(&T, &T) -> Result<(), String>,
         describe: fn(&T) -> String,
     ) -> Option<Reloading<T>> {
         let first = self.take(setting, load())?;
         let content = FileContent {
             load: Box::new(move || load().map_err(|error| error.to_string())),
-            check: Box::new(|_, _| Ok(())),
+            check: Box::new(check),
             describe,
         };
         Some(self.watch(setting, files, first, content))

@@ -23,6 +23,7 @@ fn every_limit_has_a_default_and_every_wrong_one_is_named() {
     let wrong = [
         ("--max-connections", "0"),
         ("--max-concurrent-streams", "-1"),
+        ("--worker-threads", "17"),
         ("--max-uri-size", "64KiB"),
         ("--max-headers-size", "64KB"),
         ("--max-headers", "9"),

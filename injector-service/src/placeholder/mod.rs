@@ -22,6 +22,7 @@
 //! `:path`, as a field that an intermediary may index. The stream turns such a field into one that is never indexed. A target
 //! that is too short for a placeholder stays as h2 writes it.
 
+mod connection_use;
 mod hpack;
 mod http1;
 mod http2;
@@ -43,6 +44,7 @@ use http::{HeaderName, HeaderValue, uri::PathAndQuery};
 use tokio::{runtime::Handle, time::sleep};
 use zeroize::Zeroizing;
 
+pub(crate) use connection_use::ConnectionUse;
 pub(crate) use stream::{HttpVersion, SubstitutingStream};
 
 /// Symbols of the random part: all whose HPACK code has five bits, and some whose code has six bits.

@@ -11,7 +11,7 @@ use hyper::rt::{Read, ReadBufCursor, Write};
 use zeroize::{Zeroize as _, Zeroizing};
 
 use super::{
-    Occurrence, PlaceholderTable,
+    ConnectionUse, Occurrence, PlaceholderTable,
     hpack::NEVER_INDEXED,
     http1::{self, MessageScanner},
     http2::{self, FrameScanner},
@@ -34,6 +34,7 @@ pin_project_lite::pin_project! {
         stream: S,
         table: PlaceholderTable,
         scanner: HeadScanner,
+        connection_use: ConnectionUse,
         copied: Vec<u8>,
         heads: Vec<HeadRanges>,
         // Bytes with values, of which the first `written` are written.
@@ -128,6 +129,7 @@ impl<S> SubstitutingStream<S> {
                 HttpVersion::Http1 => HeadScanner::Http1(MessageScanner::new()),
                 HttpVersion::Http2 => HeadScanner::Http2(FrameScanner::new()),
             },
+            connection_use: ConnectionUse::default(),
             copied: Vec::new(),
             heads: Vec::new(),
             pending: Zeroizing::default(),
@@ -144,6 +146,10 @@ impl<S> SubstitutingStream<S> {
         self.stream
     }
 
+    pub(crate) fn connection_use(&self) -> &ConnectionUse {
+        &self.connection_use
+    }
+
     pub(crate) fn is_http2(&self) -> bool {
         matches!(self.scanner, HeadScanner::Http2(_))
     }
@@ -158,6 +164,7 @@ impl<S> SubstitutingStream<S> {
                 let (count, in_head) = this.scanner.step(rest);
                 let begins = !within && (in_head || this.scanner.is_within_head());
                 if begins {
+                    this.connection_use.count_request();
                     this.heads.push(HeadRanges::new());
                 }
                 if let (true, Some(head)) = (in_head, this.heads.last_mut()) {
@@ -343,7 +350,11 @@ impl<S: Read> Read for SubstitutingStream<S> {
         context: &mut Context<'_>,
         buffer: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
-        self.project().stream.poll_read(context, buffer)
+        // Without a byte in `buffer`, the answer means the end of the connection.
+        match !self.is_http2() && self.connection_use.is_closing(context) {
+            true => Poll::Ready(Ok(())),
+            false => self.project().stream.poll_read(context, buffer),
+        }
     }
 }
 

@@ -19,7 +19,7 @@ use super::{
     replay::{ReplayBody, ReplayBuffer},
     watchdog::ActiveCall,
 };
-use crate::upstream::{BodyError, FramePoll, StreamSlot};
+use crate::upstream::{AnswerConnection, BodyError, FramePoll};
 
 /// A body over HTTP/1.1 or HTTP/2.
 ///
@@ -31,7 +31,7 @@ pub(super) struct ReceivedBody {
     is_http2: bool,
     /// Bytes that h2 may read ahead of the consumer, until the body has ended.
     read_ahead: Option<Reservation>,
-    _slot: Option<Arc<StreamSlot>>,
+    _connection: Option<Arc<AnswerConnection>>,
 }
 
 impl ReceivedBody {
@@ -45,10 +45,10 @@ impl ReceivedBody {
         Self::new(Either::Left(body), head.version)
     }
 
-    pub(super) fn response(body: Incoming, version: Version, slot: Option<Arc<StreamSlot>>) -> Self {
+    pub(super) fn response(body: Incoming, version: Version, connection: Arc<AnswerConnection>) -> Self {
         let body = Either::Left(DrainingBody::without_draining(body));
         Self {
-            _slot: slot,
+            _connection: Some(connection),
             ..Self::new(body, version)
         }
     }
@@ -58,7 +58,7 @@ impl ReceivedBody {
             body,
             is_http2: version == Version::HTTP_2,
             read_ahead: None,
-            _slot: None,
+            _connection: None,
         }
     }
 

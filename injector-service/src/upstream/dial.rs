@@ -261,7 +261,8 @@ impl Service<Uri> for Connector {
 /// Required by hyper-util's pool, which has only HTTP/1.1 connections here.
 impl Connection for SubstitutingStream<Socket> {
     fn connected(&self) -> Connected {
-        Connected::new()
+        // hyper-util adds a clone to each answer.
+        Connected::new().extra(self.connection_use().clone())
     }
 }
 

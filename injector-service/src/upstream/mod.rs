@@ -1,5 +1,6 @@
 //! Connections to upstreams. Each server has its own pools, and dials only addresses that may be dialled.
 
+mod answer_connection;
 mod body;
 mod broken_connection;
 mod context;
@@ -31,7 +32,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, join, split};
 
 use crate::{
     limits::UpstreamLimits,
-    placeholder::{PlaceholderTable, SubstitutingStream},
+    placeholder::{ConnectionUse, PlaceholderTable, SubstitutingStream},
     registry::server::{Protocol, Server},
 };
 use broken_connection::broken;
@@ -41,9 +42,10 @@ use http2::{Http2Client, Http2Outcome};
 use ping::PingInterval;
 use socket::Socket;
 
+pub(crate) use answer_connection::AnswerConnection;
 pub(crate) use body::{Body, BodyError, FramePoll};
 pub(crate) use context::{ClientCertificateSource, DialContext};
-pub(crate) use http2::{RefusingConnection, StreamSlot};
+pub(crate) use http2::RefusingConnection;
 pub(crate) use ping::PingIntervals;
 pub(crate) use transport::{RequiredVersion, Transport};
 pub(crate) use trusted_roots::TrustedRoots;
@@ -143,7 +145,9 @@ impl Upstream {
             .send_over(request, transport, in_clear, refusing, call_id)
             .await?;
         if let SendOutcome::Answered(answer) = &outcome {
-            head::check(answer.response.headers(), self.limits)?;
+            // Nobody looks for values in an answer that is refused here.
+            head::check(answer.response.headers(), self.limits)
+                .inspect_err(|_| answer.connection.retire())?;
         }
         Ok(outcome)
     }
@@ -166,7 +170,7 @@ impl Upstream {
         match sent.await? {
             Http2Outcome::Answered(response, slot) => Ok(SendOutcome::Answered(UpstreamResponse {
                 response,
-                slot: Some(slot),
+                connection: Arc::new(AnswerConnection::http2(slot)),
             })),
             Http2Outcome::NotProcessed(refusing) => Ok(SendOutcome::NotProcessed(refusing)),
             Http2Outcome::UseHttp1(request) => self.send_http1(request, in_clear, call_id).await,
@@ -180,7 +184,7 @@ impl Upstream {
         call_id: &CallId,
     ) -> Result<SendOutcome, Refusal> {
         framing::set_fields(&mut request);
-        let connection = (in_clear == ClearValues::Head).then(|| capture_connection(&mut request));
+        let connection = capture_connection(&mut request);
         let too_many_interim = interim::limit_exceeded(&mut request);
         // A call that is given up before its answer closes its connection.
         let response = tokio::select! {
@@ -188,14 +192,15 @@ impl Upstream {
             response = self.http1.request(request) => response.map_err(|error| refusal(&error, call_id)),
             refusal = too_many_interim => Err(refusal),
         };
-        if let Some(connection) = connection
-            && let Some(connected) = &*connection.connection_metadata()
-        {
-            connected.poison();
+        let mut response = response?;
+        let connection_use = response.extensions_mut().remove::<ConnectionUse>();
+        let connection = AnswerConnection::http1(connection, connection_use.unwrap_or_default());
+        if in_clear == ClearValues::Head {
+            connection.retire();
         }
         Ok(SendOutcome::Answered(UpstreamResponse {
-            response: response?,
-            slot: None,
+            response,
+            connection: Arc::new(connection),
         }))
     }
 }
@@ -206,10 +211,10 @@ pub(crate) enum SendOutcome {
     NotProcessed(RefusingConnection),
 }
 
-/// The answer of an upstream, and over HTTP/2 the slot of its stream, which has to be kept until the body has ended.
+/// The answer of an upstream, and its connection, which has to be kept until the body has ended.
 pub(crate) struct UpstreamResponse {
     pub(crate) response: Response<Incoming>,
-    pub(crate) slot: Option<Arc<StreamSlot>>,
+    pub(crate) connection: Arc<AnswerConnection>,
 }
 
 /// The part of a request that holds values themselves instead of placeholders.

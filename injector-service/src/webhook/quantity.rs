@@ -2,6 +2,9 @@
 
 use std::cmp::Ordering;
 
+/// One, in billionths.
+const ONE: u128 = 1_000_000_000;
+
 /// A positive quantity. Quantities compare by their value.
 #[derive(Debug, Clone)]
 pub(super) struct Quantity {
@@ -31,6 +34,11 @@ impl Quantity {
 
     pub(super) fn text(&self) -> &str {
         &self.text
+    }
+
+    /// Returns the value rounded up to a whole number.
+    pub(super) fn rounded_up(&self) -> usize {
+        usize::try_from(self.nanos.div_ceil(ONE)).unwrap_or(usize::MAX)
     }
 }
 
@@ -70,7 +78,6 @@ fn nanos(text: &str) -> Option<u128> {
 }
 
 fn unit_nanos(suffix: &str) -> Option<u128> {
-    const ONE: u128 = 1_000_000_000;
     Some(match suffix {
         "n" => 1,
         "u" => 1_000,

@@ -3,7 +3,7 @@
 // The module `net` of `core` has addresses and no sockets.
 use core::net::SocketAddr;
 
-use chassis::{channel::ServiceAddress, kubernetes::ObjectName};
+use chassis::{channel::ServiceAddress, kubernetes::ObjectName, worker_threads::MAX_THREADS};
 use proto::Principal;
 use serde_json::{Value, json};
 
@@ -92,6 +92,7 @@ fn variables(request: &SidecarRequest, settings: &InjectionSettings) -> Vec<Valu
         ("SERVERS", "/etc/aerostack/servers.yaml".to_owned()),
         ("DATA_PLANE_LISTEN", format!("127.0.0.1:{DATA_PLANE_PORT}")),
         ("METRICS_LISTEN", settings.metrics_listen.to_string()),
+        ("WORKER_THREADS", worker_threads(request, settings).to_string()),
         ("LISTEN_SERVER", listeners),
     ];
     let given = variables.into_iter().filter(|(_, value)| !value.is_empty());
@@ -100,11 +101,21 @@ fn variables(request: &SidecarRequest, settings: &InjectionSettings) -> Vec<Valu
         .collect()
 }
 
-fn resources(request: &SidecarRequest, settings: &InjectionSettings) -> Value {
-    let amount = |wanted: &Option<ResourceAmount>, default: &ResourceAmount| match wanted {
+/// Returns the number of processors that the sidecar may use. Without this number, the sidecar would have a thread for each
+/// processor of the node, and each thread takes a stream of those that the vault allows to the service account.
+fn worker_threads(request: &SidecarRequest, settings: &InjectionSettings) -> usize {
+    let cpu = amount(&request.cpu, &settings.cpu);
+    cpu.limit.unwrap_or(cpu.request).rounded_up().min(MAX_THREADS)
+}
+
+fn amount(wanted: &Option<ResourceAmount>, default: &ResourceAmount) -> ResourceAmount {
+    match wanted {
         Some(wanted) => wanted.clone().with_limit_of(default),
         None => default.clone(),
-    };
+    }
+}
+
+fn resources(request: &SidecarRequest, settings: &InjectionSettings) -> Value {
     let (mut requests, mut limits) = (json!({}), json!({}));
     for (name, amount) in [
         ("cpu", amount(&request.cpu, &settings.cpu)),

@@ -40,7 +40,7 @@ use hyper_util::{
     server::conn::auto,
 };
 use injector_service::limits::LimitSettings;
-use proto::injector::v1::{AuthType, Protocol, Server};
+use proto::injector::v1::{AuthType, Protocol, Scrub, Server};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},

@@ -3,7 +3,8 @@
 use super::*;
 
 /// An upstream over HTTP/1.1, or over HTTP/2 with up to `most` calls on each connection. The upstream answers `/whole`
-/// at once, `/slow` soon and `/never` not at all. Other responses begin and do not end.
+/// at once, `/slow` soon and `/never` not at all, and `/echo-head` and `/echo-body` with the secret `LONG` of the request. Other
+/// responses begin and do not end.
 #[derive(Clone)]
 struct Counting {
     address: SocketAddr,
@@ -53,12 +54,19 @@ impl Counting {
 }
 
 async fn counted(request: Request<Incoming>) -> Result<Response<Streamed>, Infallible> {
+    let value = request.headers().get("x-mcp-secret-long").cloned();
     let body = match request.uri().path() {
         "/whole" => Full::from("whole").boxed_unsync(),
         "/slow" => {
             sleep(Duration::from_millis(400)).await;
             Full::from("slow").boxed_unsync()
         }
+        "/echo-head" => {
+            let mut response = Response::new(Full::from("ok").boxed_unsync());
+            response.headers_mut().insert("x-echo", value.unwrap());
+            return Ok(response);
+        }
+        "/echo-body" => Full::from(Bytes::from_owner(value.unwrap())).boxed_unsync(),
         "/never" => std::future::pending().await,
         _ => StreamBody::new(stream::pending::<Result<Frame<Bytes>, Infallible>>()).boxed_unsync(),
     };
@@ -92,6 +100,65 @@ async fn a_server_with_full_connections_gets_another_one() {
     assert!((9..=10).contains(&made), "{made}");
     drop(held);
     pair.stop().await;
+}
+
+/// Each thread also has a stream to the vault of its own, of which the vault allows a limited number.
+#[tokio::test]
+async fn there_are_as_many_worker_threads_as_the_setting_says() {
+    for threads in [1, 3] {
+        let upstream = Counting::start(100).await;
+        let pair = pair(upstream.address, |limits| {
+            limits.worker_threads = threads.to_string()
+        })
+        .await;
+        add_http2(&pair, "wide", upstream.address).await;
+        let mut all = Vec::new();
+        for _ in 0..2 * threads {
+            // New client connections reach the threads in turn, and the threads share no connection to the upstream.
+            all.extend(held(&pair, "/dev/wide/", 1).await);
+        }
+        assert_eq!(upstream.made(), threads);
+        drop(all);
+        pair.stop().await;
+    }
+}
+
+/// The buffers of such a connection have the value until the connection is closed.
+#[tokio::test]
+async fn a_connection_whose_answer_has_a_value_is_closed_after_the_call() {
+    for protocol in [Protocol::Http1, Protocol::Http2] {
+        let upstream = Counting::start(100).await;
+        let pair = pair(upstream.address, |limits| {
+            limits.worker_threads = "1".into();
+            limits.upstream_idle_timeout = "1h".into();
+        })
+        .await;
+        pair.vault.put("dev", "LONG", &"a-long-value".repeat(4)).await;
+        let server = Server {
+            protocol: protocol.into(),
+            scrub: Scrub::All.into(),
+            ..server(
+                "dev",
+                "echoing",
+                &format!("http://{}", upstream.address),
+                &["LONG"],
+            )
+        };
+        pair.injector.add(server).await;
+        let call = async |path| {
+            let answer = pair.injector.get(&format!("/dev/echoing/{path}")).await;
+            assert_eq!(answer.status(), 200);
+        };
+        for (made, echo) in [(1, "echo-head"), (2, "echo-body")] {
+            call("whole").await;
+            call("whole").await;
+            assert_eq!((upstream.made(), upstream.open()), (made, 1), "{protocol:?}");
+            call(echo).await;
+            eventually("the connection is closed", async || upstream.open() == 0).await;
+            assert_eq!(upstream.made(), made, "{protocol:?}");
+        }
+        pair.stop().await;
+    }
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     proxy::{call_record::CallRecord, echo::EchoFilter, grpc::FailureTrailers, upgrade::UpgradeRequest},
-    upstream::{StreamSlot, Transport, UpstreamResponse},
+    upstream::{AnswerConnection, Transport, UpstreamResponse},
 };
 
 /// The response of the upstream to a request that had its secrets.
@@ -22,7 +22,7 @@ pub(super) struct ReceivedResponse<'c> {
     pub(super) plan: CallPlan<'c>,
     pub(super) response: Response<Incoming>,
     /// Kept until the body of the response has ended.
-    pub(super) slot: Option<Arc<StreamSlot>>,
+    pub(super) connection: Arc<AnswerConnection>,
     /// The URL of the request as it was sent upstream, with `*` in place of the values in it.
     pub(super) url: Uri,
     /// The trailers for when a gRPC request fails after the response has begun.
@@ -57,7 +57,7 @@ impl<'c> ReceivedResponse<'c> {
         loop {
             match plan.attempt(request, &refusing, record).await? {
                 Attempt::Responded {
-                    response: UpstreamResponse { response, slot },
+                    response: UpstreamResponse { response, connection },
                     url,
                     failure_trailers,
                     echo_filter,
@@ -65,10 +65,10 @@ impl<'c> ReceivedResponse<'c> {
                     return Ok(Self {
                         plan,
                         response,
-                        slot,
+                        echo_filter: echo_filter.map(|filter| filter.of_answer(&connection)),
+                        connection,
                         url,
                         failure_trailers,
-                        echo_filter,
                         upgrade,
                     });
                 }

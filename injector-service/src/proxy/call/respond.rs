@@ -44,13 +44,14 @@ impl ReceivedResponse<'_> {
         let Self {
             plan,
             mut response,
-            slot,
+            connection,
             url,
             failure_trailers,
             echo_filter,
             upgrade,
         } = self;
-        response_framing::check(response.status(), response.headers_mut())?;
+        response_framing::check(response.status(), response.headers_mut())
+            .inspect_err(|_| connection.retire())?;
         let upgrade = UpgradeResponse::find(
             upgrade,
             &mut response,
@@ -61,7 +62,7 @@ impl ReceivedResponse<'_> {
         let (mut head, body) = response.into_parts();
         // The version of the connection to the upstream says nothing about the connection to the program.
         let version = mem::take(&mut head.version);
-        let body = ReceivedBody::response(body, version, slot);
+        let body = ReceivedBody::response(body, version, connection);
         let failure_trailers =
             failure_trailers.or_else(|| trailers_of_broken_answer(&plan.context, echo_filter.as_ref()?));
         let proxy = plan.context.proxy;

@@ -41,7 +41,7 @@ impl EchoFilter {
     pub(in crate::proxy) fn mask_head(&self, head: &mut Parts) -> Result<(), Refusal> {
         let mut found = self.mask_fields(&mut head.headers);
         if let Some(reason) = head.extensions.get::<ReasonPhrase>()
-            && let Some(masked) = mask_text(&self.0.fingerprints, reason.as_bytes())
+            && let Some(masked) = mask_text(&self.call.fingerprints, reason.as_bytes())
         {
             found.add(masked.found);
             head.extensions.remove::<ReasonPhrase>();
@@ -62,7 +62,7 @@ impl EchoFilter {
             }
             // Binary metadata first, so that the result is base64 again.
             let masked = self.mask_binary(name, value).or_else(|| {
-                let masked = mask_text(&self.0.fingerprints, value.as_bytes())?;
+                let masked = mask_text(&self.call.fingerprints, value.as_bytes())?;
                 Some((masked.output, masked.found))
             });
             if let Some((output, in_field)) = masked {
@@ -86,7 +86,7 @@ impl EchoFilter {
         for text in value.as_bytes().split(|byte| *byte == b',') {
             let encoded = text.trim_ascii();
             let decoded = BASE64.decode(encoded).ok();
-            let masked = decoded.and_then(|decoded| mask_text(&self.0.fingerprints, &decoded));
+            let masked = decoded.and_then(|decoded| mask_text(&self.call.fingerprints, &decoded));
             texts.push(match masked {
                 None => text.to_vec(),
                 Some(masked) => {

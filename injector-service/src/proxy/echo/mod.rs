@@ -35,6 +35,7 @@ use crate::{
         server::{OnEcho, Scrub, Spec},
     },
     scrub::{Fingerprints, SearchScope, SecretSet},
+    upstream::AnswerConnection,
 };
 pub(super) use body::{MaskedBody, mask_body};
 pub(super) use stream::{Framing, MaskedStream};
@@ -47,7 +48,11 @@ pub(super) const BEGUN_DELAY: Duration = Duration::from_secs(1);
 
 /// The values that a call sent, as fingerprints, and the treatment of an answer that contains one of them.
 #[derive(Clone)]
-pub(super) struct EchoFilter(Arc<FilteredCall>);
+pub(super) struct EchoFilter {
+    call: Arc<FilteredCall>,
+    /// The connection of the answer, once there is one.
+    connection: Option<Arc<AnswerConnection>>,
+}
 
 struct FilteredCall {
     fingerprints: Arc<Fingerprints>,
@@ -83,38 +88,50 @@ impl EchoFilter {
             Scrub::All => SearchScope::Bodies,
         };
         let (fingerprints, names) = secrets.fingerprints(is_sought, scope)?;
-        Some(Self(Arc::new(FilteredCall {
-            fingerprints: Arc::new(fingerprints),
-            names,
-            entry: entry.clone(),
-            call_id: call_id.clone(),
-        })))
+        Some(Self {
+            call: Arc::new(FilteredCall {
+                fingerprints: Arc::new(fingerprints),
+                names,
+                entry: entry.clone(),
+                call_id: call_id.clone(),
+            }),
+            connection: None,
+        })
+    }
+
+    /// Returns the filter of an answer that comes over `connection`, which takes no further call when a value is found.
+    pub(super) fn of_answer(self, connection: &Arc<AnswerConnection>) -> Self {
+        let connection = Some(connection.clone());
+        Self { connection, ..self }
     }
 
     pub(super) fn masks_bodies(&self) -> bool {
-        self.0.entry.server.spec.scrub == Scrub::All
+        self.call.entry.server.spec.scrub == Scrub::All
     }
 
     /// Returns true when an answer may be broken off after its head: because of a value in it, or because values in it
     /// cannot be masked.
     pub(super) fn may_break_off(&self) -> bool {
-        self.masks_bodies() || self.0.entry.server.spec.on_echo == OnEcho::Block
+        self.masks_bodies() || self.call.entry.server.spec.on_echo == OnEcho::Block
     }
 
     /// Returns the record of the filtered call after its head.
     pub(super) fn record(&self) -> LaterRecord {
-        LaterRecord::new(self.0.call_id.clone(), self.0.entry.clone())
+        LaterRecord::new(self.call.call_id.clone(), self.call.entry.clone())
     }
 
-    /// Logs and counts an echo. Returns an error when the server's setting `on_echo` blocks the answer.
+    /// Logs and counts an echo, and retires the connection, whose buffers have the value. Returns an error when the server's setting `on_echo` blocks the answer.
     fn report(&self, part: EchoPart, found: SecretSet) -> Result<(), Refusal> {
         if found.is_empty() {
             return Ok(());
         }
-        let FilteredCall { entry, call_id, .. } = &*self.0;
+        if let Some(connection) = &self.connection {
+            connection.retire();
+        }
+        let FilteredCall { entry, call_id, .. } = &*self.call;
         let names = found
             .positions()
-            .filter_map(|position| self.0.names.get(position));
+            .filter_map(|position| self.call.names.get(position));
         let names: Vec<&str> = names.map(SecretName::as_str).collect();
         let secrets = names.join(",");
         entry.call_counts().count_echo(part);

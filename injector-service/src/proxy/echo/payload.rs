@@ -31,7 +31,7 @@ pub(super) struct MaskedPayload {
 impl MaskedPayload {
     pub(super) fn new(filter: EchoFilter) -> Self {
         Self {
-            scanner: Scanner::new(filter.0.fingerprints.clone()),
+            scanner: Scanner::new(filter.call.fingerprints.clone()),
             filter,
             held: 0,
             waiting: VecDeque::new(),
@@ -64,7 +64,7 @@ impl MaskedPayload {
 
     /// Masks a text that is no part of the payload, such as the reason in a WebSocket close frame.
     pub(super) fn masked(&mut self, text: Bytes) -> Result<Bytes, Refusal> {
-        match mask_text(&self.filter.0.fingerprints, &text) {
+        match mask_text(&self.filter.call.fingerprints, &text) {
             None => Ok(text),
             Some(Scanned { output, found }) => {
                 self.report(found)?;

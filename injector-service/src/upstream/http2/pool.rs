@@ -272,6 +272,13 @@ impl StreamSlot {
         RefusingConnection(self.0.clone())
     }
 
+    /// Takes the connection out of the pool. It is closed when its calls have ended.
+    pub(in crate::upstream) fn retire(&self) {
+        if let Some(pool) = self.0.pool.upgrade() {
+            pool.retire(&self.0);
+        }
+    }
+
     /// Returns a guard that retires the connection when it is dropped.
     pub(super) fn retire_on_drop(&self) -> RetireOnDrop<'_> {
         RetireOnDrop(self)
@@ -291,10 +298,7 @@ pub(super) struct RetireOnDrop<'s>(&'s StreamSlot);
 
 impl Drop for RetireOnDrop<'_> {
     fn drop(&mut self) {
-        let StreamSlot(state) = self.0;
-        if let Some(pool) = state.pool.upgrade() {
-            pool.retire(state);
-        }
+        self.0.retire();
     }
 }
 

@@ -132,6 +132,26 @@ fn the_sidecar_gets_a_token_the_vaults_authorities_and_the_servers() {
 }
 
 #[test]
+fn the_sidecar_has_a_thread_for_each_processor_that_it_asks_for() {
+    for (cpu, threads) in [
+        (None, "1"),
+        (Some("500m"), "1"),
+        (Some("1001m"), "2"),
+        (Some("100m,4"), "4"),
+        (Some("64"), "16"),
+    ] {
+        let mut pod = recorded("plain");
+        if let Some(cpu) = cpu {
+            pod["metadata"]["annotations"]["aerostack.dev/cpu"] = json!(cpu);
+        }
+        let injected = injected(pod);
+        let variables = injected["spec"]["initContainers"][0]["env"].as_array().unwrap();
+        let set = json!({"name": "AEROSTACK_INJECTOR_WORKER_THREADS", "value": threads});
+        assert!(variables.contains(&set), "{cpu:?}: {variables:?}");
+    }
+}
+
+#[test]
 fn the_sidecar_starts_when_the_network_of_a_mesh_works() {
     for (recorded_as, order) in [
         (
