@@ -45,15 +45,15 @@ pub struct Cli {
 /// The subcommands. Without one, the binary serves.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Ask the injector that runs here whether it is ready: exit code 0, or 1 and why
+    /// Ask the injector that runs here whether it is ready: exit code 0 when it is ready, else exit code 1 and the reason
     Healthcheck {
-        /// Address of its /readyz
+        /// Address of the service's /readyz, as in --metrics-listen
         #[arg(long, default_value = "127.0.0.1:9052", value_name = "ADDRESS")]
         metrics_listen: String,
-        /// Ask /startupz instead: whether the secrets of every server could be decrypted since the start
+        /// Ask /startupz instead: exit code 0 once the secrets of every server could be decrypted
         #[arg(long)]
         startup: bool,
-        /// Ask /livez instead: whether the injector answers at all
+        /// Ask /livez instead: exit code 0 when the injector answers
         #[arg(long, conflicts_with = "startup")]
         live: bool,
     },
@@ -86,8 +86,8 @@ pub struct Settings {
     /// Address of /metrics, /livez, /readyz and /startupz (plain HTTP)
     #[arg(long, default_value = "127.0.0.1:9052", value_name = "ADDRESS")]
     pub metrics_listen: String,
-    /// YAML file with the servers; read again when it changes. Missing is empty; without write permission, servers
-    /// are changed by changing the file
+    /// YAML file with the servers; read again when it changes. A missing file means no servers. Without write permission,
+    /// change the servers by editing the file
     #[arg(long, value_name = "FILE")]
     pub servers: Option<PathBuf>,
     /// YAML file with a catalog: servers that can be added by a name like @scope/name. Read again whenever it is used
@@ -105,7 +105,7 @@ pub struct Settings {
     /// Certificate chain that the vault knows this injector by, PEM; optional with --vault-token-file
     #[arg(long, value_name = "FILE")]
     pub vault_cert: Option<PathBuf>,
-    /// Its private key, PEM
+    /// Private key of the certificate of --vault-cert, PEM
     #[arg(long, value_name = "FILE")]
     pub vault_key: Option<PathBuf>,
     /// File with the JSON Web Token that the vault knows this injector by; read again when it is renewed
@@ -122,7 +122,7 @@ pub struct Settings {
     /// Certificate chain of the data plane, PEM; without it the data plane is cleartext
     #[arg(long, value_name = "FILE")]
     pub data_plane_tls_cert: Option<PathBuf>,
-    /// Its private key, PEM
+    /// Private key of the certificate of --data-plane-tls-cert, PEM
     #[arg(long, value_name = "FILE")]
     pub data_plane_tls_key: Option<PathBuf>,
     /// Serve the data plane in cleartext on an address that other machines reach
