@@ -38,7 +38,7 @@ pub struct TlsArgs {
     /// Certificate chain of the gRPC listener, PEM
     #[arg(long, value_name = "FILE")]
     pub tls_cert: Option<PathBuf>,
-    /// Its private key, PEM
+    /// Private key of the certificate of --tls-cert, PEM
     #[arg(long, value_name = "FILE")]
     pub tls_key: Option<PathBuf>,
     /// CAs that issue the certificates of clients, PEM; optional with --jwt-issuer

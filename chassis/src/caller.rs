@@ -1,4 +1,4 @@
-//! The caller of an RPC, as its client certificate identifies it.
+//! The caller of an RPC, which a client certificate or a token identifies.
 
 use std::{
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -15,10 +15,11 @@ use x509_parser::{
 
 use crate::expiry;
 
-/// The client of a connection. Every request has it among its extensions.
+/// The client that sent a request. Every request has a `Caller` among its extensions: the client of the connection, or for a
+/// request with a token the client that the token identifies (`token_service`).
 #[derive(Debug, Clone)]
 pub struct Caller {
-    /// Identity of the peer, from its client certificate.
+    /// Identity of the peer.
     pub peer: Arc<Peer>,
     /// Network address of the peer.
     pub address: SocketAddr,
@@ -31,10 +32,11 @@ impl Caller {
     }
 }
 
-/// The identity in the client certificate of a connection, read once after the handshake.
+/// The identity of a client: the one in the client certificate of its connection, read once after the handshake, or the one
+/// in the token of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Peer {
-    /// The client sent no certificate.
+    /// The client sent no certificate, and no token that is accepted.
     Anonymous,
     /// The client sent a verified certificate that does not tell which one principal it is.
     Unusable(UnusableCertificate),
@@ -93,7 +95,7 @@ impl Peer {
         })
     }
 
-    /// Returns the principal unless its certificate has expired at `now`: a connection may outlive the certificate.
+    /// Returns the principal unless its certificate or token has expired at `now`: a connection may outlive both.
     pub fn principal_at(&self, now: SystemTime) -> Option<&Principal> {
         match self {
             Self::Known { principal, not_after } if now <= *not_after => Some(principal),

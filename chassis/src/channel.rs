@@ -96,8 +96,8 @@ struct Connector {
 impl Channels {
     /// Makes channels whose connection errors go to `observer`.
     ///
-    /// A channel sends a PING every 10 seconds and gives a service up that does not answer within 5 seconds, so that calls
-    /// soon go to another connection.
+    /// A channel sends a PING every 10 seconds, and closes a connection on which no answer arrives within 5 seconds, so that
+    /// the next call opens another connection.
     pub fn new(
         address: &ServiceAddress,
         tls: ClientTls,

@@ -32,7 +32,8 @@ struct Certificate {
     not_after: Arc<dyn Fn() -> Option<SystemTime> + Send + Sync>,
 }
 
-/// The certificate chains that this process presents, as they are at the time of a question. Clones share them.
+/// The certificate chains that this process presents. Every method reads the chains that are in use at that time. Clones share
+/// them.
 #[derive(Clone, Default)]
 pub struct OwnCertificates(Arc<[Certificate]>);
 
@@ -51,7 +52,8 @@ struct Warned {
 }
 
 impl OwnCertificates {
-    /// Adds the certificate chain of `setting`, which `not_after` asks for the time until which it is valid.
+    /// Adds the certificate chain of `setting`. `not_after` returns the time at which the chain in use expires, or `None` while
+    /// there is no chain.
     #[must_use]
     pub fn with(
         self,
@@ -97,7 +99,7 @@ impl Certificate {
         }
     }
 
-    /// Logs a threshold that has passed since the earlier warnings. A certificate that was renewed begins anew.
+    /// Logs a threshold that has passed since the earlier warnings. After a renewal, every threshold counts again.
     fn warn(&self, warned: &mut Warned, now: SystemTime) {
         let Some(not_after) = (self.not_after)() else {
             return;
@@ -136,7 +138,7 @@ impl Collector for OwnCertificates {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let mut expiry = encoder.encode_descriptor(
             "aerostack_certificate_expiration_timestamp_seconds",
-            "Unix time at which a certificate expires that the service presents, by the setting that names its file",
+            "Unix time at which a certificate of the service expires, by the setting that names the certificate's file",
             None,
             MetricType::Gauge,
         )?;

@@ -1,6 +1,7 @@
 //! The command line and the settings of `injector-service`.
 
 mod callers;
+mod data_plane;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -12,22 +13,24 @@ use chassis::{
     jwt::{Issuers, TokenFile},
     settings::{self, Problems},
     telemetry::chain,
-    tls::{Authorities, ClientTls, Identity, Reloader, Reloading, ServerTls},
+    tls::{ClientTls, Identity, Reloader, Reloading, ServerTls},
 };
 use clap::{Args, Parser, Subcommand};
-use proto::{Principal, ServerName, WorkspaceName};
+use proto::Principal;
+
+use data_plane::DataPlaneSettings;
 
 use crate::{
     callers::{CallerPolicy, Callers},
     catalog::Catalog,
     limits::{LimitSettings, Limits},
-    proxy::{Hosts, ListenerRoute},
     resolve::{InjectorIdentity, VaultCredentials},
     upstream::TrustedRoots,
     webhook::WebhookSettings,
 };
 
 pub use callers::CallerArgs;
+pub use data_plane::DataPlaneConfig;
 
 /// The prefix of all environment variables of this service.
 pub const ENVIRONMENT: &str = "AEROSTACK_INJECTOR_";
@@ -45,15 +48,15 @@ pub struct Cli {
 /// The subcommands. Without one, the binary serves.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Ask the injector that runs here whether it is ready: exit code 0, or 1 and why
+    /// Ask the injector that runs here whether it is ready: exit code 0 when it is ready, else exit code 1 and the reason
     Healthcheck {
-        /// Address of its /readyz
+        /// Address of the service's /readyz, as in --metrics-listen
         #[arg(long, default_value = "127.0.0.1:9052", value_name = "ADDRESS")]
         metrics_listen: String,
-        /// Ask /startupz instead: whether the secrets of every server could be decrypted since the start
+        /// Ask /startupz instead: exit code 0 once the secrets of every server could be decrypted
         #[arg(long)]
         startup: bool,
-        /// Ask /livez instead: whether the injector answers at all
+        /// Ask /livez instead: exit code 0 when the injector answers
         #[arg(long, conflicts_with = "startup")]
         live: bool,
     },
@@ -86,8 +89,8 @@ pub struct Settings {
     /// Address of /metrics, /livez, /readyz and /startupz (plain HTTP)
     #[arg(long, default_value = "127.0.0.1:9052", value_name = "ADDRESS")]
     pub metrics_listen: String,
-    /// YAML file with the servers; read again when it changes. Missing is empty; without write permission, servers
-    /// are changed by changing the file
+    /// YAML file with the servers; read again when it changes. A missing file means no servers. Without write permission,
+    /// change the servers by editing the file
     #[arg(long, value_name = "FILE")]
     pub servers: Option<PathBuf>,
     /// YAML file with a catalog: servers that can be added by a name like @scope/name. Read again whenever it is used
@@ -105,7 +108,7 @@ pub struct Settings {
     /// Certificate chain that the vault knows this injector by, PEM; optional with --vault-token-file
     #[arg(long, value_name = "FILE")]
     pub vault_cert: Option<PathBuf>,
-    /// Its private key, PEM
+    /// Private key of the certificate of --vault-cert, PEM
     #[arg(long, value_name = "FILE")]
     pub vault_key: Option<PathBuf>,
     /// File with the JSON Web Token that the vault knows this injector by; read again when it is renewed
@@ -122,7 +125,7 @@ pub struct Settings {
     /// Certificate chain of the data plane, PEM; without it the data plane is cleartext
     #[arg(long, value_name = "FILE")]
     pub data_plane_tls_cert: Option<PathBuf>,
-    /// Its private key, PEM
+    /// Private key of the certificate of --data-plane-tls-cert, PEM
     #[arg(long, value_name = "FILE")]
     pub data_plane_tls_key: Option<PathBuf>,
     /// Serve the data plane in cleartext on an address that other machines reach
@@ -155,12 +158,7 @@ pub struct Settings {
 pub struct Config {
     /// The gRPC listener; `None` with `--no-admin`.
     pub admin: Option<AdminConfig>,
-    /// `None` when the data plane has no listener that leads to every server but the Unix socket.
-    pub data_plane_listen: Option<SocketAddr>,
-    /// Path of the data plane's Unix socket.
-    pub listen_unix: Option<PathBuf>,
-    /// Listeners of the data plane that lead to one server each.
-    pub listen_server: Vec<(SocketAddr, ListenerRoute)>,
+    pub data_plane: DataPlaneConfig,
     /// Address of `/metrics`, `/livez` and `/readyz`.
     pub metrics_listen: SocketAddr,
     pub servers: PathBuf,
@@ -172,12 +170,8 @@ pub struct Config {
     pub certificates: OwnCertificates,
     /// Reads the files of TLS again when they change.
     pub reloader: Reloader,
-    pub callers: Callers,
     /// The issuers whose tokens identify clients and callers.
     pub issuers: Issuers,
-    /// TLS of the data plane; `None` for cleartext.
-    pub data_plane_tls: Option<ServerTls>,
-    pub hosts: Hosts,
     /// The CAs of the system and of `--upstream-ca`.
     pub upstream_roots: Reloading<TrustedRoots>,
     pub limits: Limits,
@@ -200,8 +194,6 @@ impl Settings {
     pub fn check(self) -> Result<Config, Problems> {
         let mut problems = Problems::default();
         let p = &mut problems;
-        let data_plane_listen = self.data_plane_listen(p);
-        let listen_server = self.listen_server(p);
         let metrics_listen = p.address("--metrics-listen", &self.metrics_listen);
         let servers = p
             .required("--servers", settings::path(&self.servers))
@@ -215,19 +207,11 @@ impl Settings {
             true => Some(None),
             false => self.admin(p, &issuers).map(Some),
         };
-        let exposed = exposed(data_plane_listen.flatten(), &listen_server);
-        let callers = self
-            .callers
-            .check(p, &issuers, exposed, self.has_data_plane_tls());
-        let (callers, listen_unix, authorities) = match callers {
-            Some(checked) => (Some(checked.callers), checked.listen_unix, checked.authorities),
-            None => (None, None, None),
-        };
-        if let (Some(admin), Some(callers)) = (&admin, &callers) {
-            check_issuers(p, &issuers, admin.as_ref(), callers);
-        }
-        let data_plane_tls = self.data_plane_tls(p, exposed, authorities);
-        let hosts = self.hosts(p);
+        let data_plane = self.data_plane().check(p, &issuers, |p, callers| {
+            if let Some(admin) = &admin {
+                check_issuers(p, &issuers, admin.as_ref(), callers);
+            }
+        });
         let upstream_roots = self.upstream_roots(p);
         let limits = self.limits.check(p);
         let shutdown_grace = self.process.shutdown_grace(p);
@@ -237,9 +221,7 @@ impl Settings {
             let (vault_tls, vault_credentials) = vault_tls?;
             Some(Config {
                 admin: admin?,
-                data_plane_listen: data_plane_listen?,
-                listen_unix,
-                listen_server,
+                data_plane: data_plane?,
                 metrics_listen: metrics_listen?,
                 servers: servers?,
                 catalog,
@@ -248,10 +230,7 @@ impl Settings {
                 vault_credentials,
                 certificates,
                 reloader,
-                callers: callers?,
                 issuers,
-                data_plane_tls: data_plane_tls?,
-                hosts: hosts?,
                 upstream_roots: upstream_roots?,
                 limits: limits?,
                 require_all_secrets: self.require_all_secrets,
@@ -259,6 +238,19 @@ impl Settings {
             })
         })();
         problems.finish(config)
+    }
+
+    fn data_plane(&self) -> DataPlaneSettings<'_> {
+        DataPlaneSettings {
+            data_plane_listen: &self.data_plane_listen,
+            listen_server: &self.listen_server,
+            data_plane_tls_cert: settings::path(&self.data_plane_tls_cert),
+            data_plane_tls_key: settings::path(&self.data_plane_tls_key),
+            data_plane_insecure_plaintext: self.data_plane_insecure_plaintext,
+            callers: &self.callers,
+            host: &self.host,
+            host_suffix: &self.host_suffix,
+        }
     }
 
     fn admin(&self, problems: &mut Problems, issuers: &Issuers) -> Option<AdminConfig> {
@@ -273,46 +265,6 @@ impl Settings {
             policy: Arc::new(policy),
             reflection: !self.no_reflection,
         })
-    }
-
-    #[expect(
-        clippy::option_option,
-        reason = "the outer option is None for a mistake in the settings, the inner one without a listener"
-    )]
-    fn data_plane_listen(&self, problems: &mut Problems) -> Option<Option<SocketAddr>> {
-        const SETTING: &str = "--data-plane-listen";
-        if self.data_plane_listen != "none" {
-            return problems.address(SETTING, &self.data_plane_listen).map(Some);
-        }
-        let is_reachable =
-            settings::path(&self.callers.listen_unix).is_some() || !self.listen_server.is_empty();
-        if !is_reachable {
-            problems.add(
-                SETTING,
-                "none: no program could call; give --listen-unix or --listen-server",
-            );
-            return None;
-        }
-        Some(None)
-    }
-
-    fn listen_server(&self, problems: &mut Problems) -> Vec<(SocketAddr, ListenerRoute)> {
-        let parse = |text: &String| {
-            let (address, server) = text.split_once('=')?;
-            let (workspace, server) = server.split_once('/')?;
-            let route = ListenerRoute::Only(
-                WorkspaceName::parse(workspace).ok()?,
-                ServerName::parse(server).ok()?,
-            );
-            Some((address.parse().ok()?, route))
-        };
-        let invalid = |text: &String| {
-            format!("{text:?} is not ADDRESS=WORKSPACE/SERVER, such as 127.0.0.1:7101=dev/github")
-        };
-        let listeners = self.listen_server.iter();
-        listeners
-            .filter_map(|text| problems.take("--listen-server", parse(text).ok_or_else(|| invalid(text))))
-            .collect()
     }
 
     fn catalog(&self, problems: &mut Problems) -> Option<Catalog> {
@@ -378,63 +330,9 @@ impl Settings {
             InjectorIdentity::Token(TokenFile::open("--vault-token-file", token)),
         ))
     }
-
-    /// Returns the TLS of the data plane. Cleartext is refused for addresses that other machines can reach, unless
-    /// `--data-plane-insecure-plaintext` allows it.
-    #[expect(
-        clippy::option_option,
-        reason = "the outer option is None for a mistake in the settings, the inner one without TLS"
-    )]
-    fn data_plane_tls(
-        &self,
-        problems: &mut Problems,
-        exposed: Option<SocketAddr>,
-        callers: Option<Reloading<Authorities>>,
-    ) -> Option<Option<ServerTls>> {
-        if self.has_data_plane_tls() {
-            let identity = problems.identity(
-                ("--data-plane-tls-cert", settings::path(&self.data_plane_tls_cert)),
-                ("--data-plane-tls-key", settings::path(&self.data_plane_tls_key)),
-            )?;
-            let tls = ServerTls::http(identity, callers);
-            problems.take("--data-plane-tls-cert", tls.config())?;
-            return Some(Some(tls));
-        }
-        if let (Some(address), false) = (exposed, self.data_plane_insecure_plaintext) {
-            problems.add(
-                "--data-plane-listen",
-                format!(
-                    "{address} is reached from other machines and would be cleartext; give --data-plane-tls-cert and \
-                     --data-plane-tls-key, or accept it with --data-plane-insecure-plaintext"
-                ),
-            );
-            return None;
-        }
-        Some(None)
-    }
-
-    fn has_data_plane_tls(&self) -> bool {
-        let files = [&self.data_plane_tls_cert, &self.data_plane_tls_key];
-        files.into_iter().any(|file| settings::path(file).is_some())
-    }
-
-    fn hosts(&self, problems: &mut Problems) -> Option<Hosts> {
-        let read = |problems: &mut Problems, setting: &str, text: &str| {
-            let lower = text.to_ascii_lowercase();
-            let named = Principal::parse(&format!("dns:{lower}")).map(|_| lower);
-            problems.take(setting, named.map_err(|_| format!("{text:?} is not a host name")))
-        };
-        let names = self
-            .host
-            .iter()
-            .filter_map(|name| read(problems, "--host", name))
-            .collect();
-        let suffix = read(problems, "--host-suffix", &self.host_suffix)?;
-        Some(Hosts { names, suffix })
-    }
 }
 
-/// Refuses issuers whose tokens identify nobody. The operator may believe that callers are asked for their tokens.
+/// Refuses issuers whose tokens identify nobody: the operator may believe that the injector requires such tokens.
 fn check_issuers(problems: &mut Problems, issuers: &Issuers, admin: Option<&AdminConfig>, callers: &Callers) {
     let with_roles = admin.into_iter().flat_map(|admin| admin.policy.principals());
     let of_callers = callers.policy.iter().flat_map(CallerPolicy::principals);
@@ -445,12 +343,4 @@ fn check_issuers(problems: &mut Problems, issuers: &Issuers, admin: Option<&Admi
             "is of no use: no --caller and no role names a principal with a token",
         );
     }
-}
-
-/// Returns an address of the data plane that other machines reach.
-fn exposed(shared: Option<SocketAddr>, dedicated: &[(SocketAddr, ListenerRoute)]) -> Option<SocketAddr> {
-    let mut addresses = shared
-        .into_iter()
-        .chain(dedicated.iter().map(|(address, _)| *address));
-    addresses.find(|address| !address.ip().is_loopback())
 }

@@ -45,7 +45,7 @@ pub(crate) struct DataPlane<'r> {
     pub(crate) dial_context: Arc<DialContext>,
     pub(crate) budget: BufferBudget,
     pub(crate) condition: VaultCondition,
-    /// Changed when the injector's certificate or the CAs for the vault were replaced.
+    /// Notified when the injector's certificate or the CAs for the vault were replaced.
     pub(crate) tls_changes: watch::Sender<()>,
     pub(crate) shutdown: &'r CancellationToken,
     pub(crate) after_calls: CancellationToken,
@@ -79,7 +79,7 @@ impl DataPlane<'_> {
             listeners,
             workers,
             self.config.limits.max_connections,
-            self.config.data_plane_tls.is_some(),
+            self.config.data_plane.tls.is_some(),
             self.shutdown.clone(),
         )))
     }
@@ -92,8 +92,8 @@ impl DataPlane<'_> {
                 resolver,
                 self.dial_context.clone(),
                 CallSettings {
-                    hosts: config.hosts.clone(),
-                    callers: config.callers.clone(),
+                    hosts: config.data_plane.hosts.clone(),
+                    callers: config.data_plane.callers.clone(),
                     limits: config.limits.clone(),
                 },
                 self.budget.clone(),
@@ -106,7 +106,7 @@ impl DataPlane<'_> {
             condition: self.condition.clone(),
             tcp_timeout: config.limits.keepalive.tcp_timeout,
             settings: ListenerSettings {
-                tls: config.data_plane_tls.clone(),
+                tls: config.data_plane.tls.clone(),
                 grace: config.shutdown_grace,
             },
             shutdown: self.shutdown.clone(),

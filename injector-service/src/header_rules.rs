@@ -7,7 +7,8 @@
 //! 3875, section 4.1.18), or `-` as `_`. So the injector removes a field in every spelling that a server may read as
 //! its name.
 //!
-//! The injector writes these fields itself, after the removal:
+//! Before the rules apply, `callers` takes the token of the caller out of `x-aerostack-token`. The injector writes these fields
+//! itself, after the removal:
 //!
 //! | field | part | by |
 //! |---|---|---|

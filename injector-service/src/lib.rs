@@ -37,13 +37,12 @@ pub mod webhook;
 use std::{io, mem, net::SocketAddr, path::PathBuf, sync::Arc, time::SystemTime};
 
 use chassis::{
-    expiry::OwnCertificates,
     grpc,
     jwt::TokenExpiry,
     listen, probe, process_metrics,
     rpc_metrics::RpcMetrics,
     signal::ServiceSignals,
-    tls::ClientTlsChanges,
+    tls::Reloader,
     unix_socket::UnixSocketListener,
     worker_threads::{TaskMetrics, ThreadCount},
 };
@@ -59,7 +58,7 @@ use data_plane::{DataPlane, DataPlaneListeners};
 use metrics::Metrics;
 use proxy::{BufferBudget, ListenerRoute};
 use registry::Registry;
-use resolve::{Resolver, VaultCondition};
+use resolve::{Resolver, VaultCondition, VaultDriver};
 use startup_check::{StartupCheck, StartupContext};
 use upstream::{DialContext, PingIntervals};
 
@@ -79,7 +78,7 @@ pub struct Listeners {
 impl Listeners {
     pub async fn bind(config: &Config) -> io::Result<Self> {
         let bind = |address| listen::bind(address, config.limits.keepalive.tcp_timeout);
-        let dedicated = config.listen_server.iter();
+        let dedicated = config.data_plane.listen_server.iter();
         let dedicated = dedicated.map(|(address, route)| Ok((bind(*address)?, route.clone())));
         Ok(Self {
             grpc: config
@@ -87,8 +86,8 @@ impl Listeners {
                 .as_ref()
                 .map(|admin| bind(admin.listen))
                 .transpose()?,
-            data_plane: config.data_plane_listen.map(bind).transpose()?,
-            unix: match &config.listen_unix {
+            data_plane: config.data_plane.listen.map(bind).transpose()?,
+            unix: match &config.data_plane.listen_unix {
                 Some(path) => Some(UnixSocketListener::bind(path).await?),
                 None => None,
             },
@@ -110,13 +109,6 @@ pub async fn run(mut config: Config, listeners: Listeners, signals: ServiceSigna
     let ServiceSignals { shutdown, reload } = signals;
     let own = listeners.own();
     let addresses = ListenerAddresses::of(&listeners);
-    let Listeners {
-        grpc,
-        data_plane,
-        unix,
-        dedicated,
-        metrics: probe_listener,
-    } = listeners;
     let registry = Registry::open(config.servers.clone(), own.clone(), config.limits.quota).await?;
     // The stream to the vault and the probes outlive the shutdown, because the last calls still need them.
     let after_calls = CancellationToken::new();
@@ -129,72 +121,44 @@ pub async fn run(mut config: Config, listeners: Listeners, signals: ServiceSigna
         .is_some()
         .then(|| RpcMetrics::register(&mut metrics_registry, &authz::TABLE));
     let condition = VaultCondition::new(&config.vault, &config.vault_credentials);
-    let new_resolver = |_| {
-        Resolver::new(
-            config.limits.vault_timeout,
-            config.require_all_secrets,
-            metrics.decrypt_seconds.clone(),
-        )
-    };
-    let (resolvers, drivers): (Vec<_>, Vec<_>) = (0..config.limits.worker_threads).map(new_resolver).unzip();
-    let Some(resolver) = resolvers.first().cloned() else {
-        return Err(RunError::ThreadEnded);
-    };
+    let workers = resolvers(&config, &metrics);
+    let resolvers: Vec<_> = workers.iter().map(|(resolver, _)| resolver.clone()).collect();
+    let resolver = resolvers.first().cloned().ok_or(RunError::ThreadEnded)?;
 
     let reloader = mem::take(&mut config.reloader);
-    reloader.register(&mut metrics_registry);
-    spawn_until(&after_calls, reloader.run(reload.subscribe()));
-    follow_files(&config, &registry, &reload, &shutdown, &after_calls);
-    let startup_check = StartupCheck::new();
-    spawn_until(
-        &shutdown,
-        startup_check.clone().run(StartupContext {
-            registry: registry.clone(),
-            resolver: resolver.clone(),
-            condition: condition.clone(),
-        }),
-    );
-    let probes = probes(
-        metrics_registry,
-        &resolvers,
-        &condition,
-        &config.certificates,
-        startup_check,
-        &shutdown,
-    );
-    let ready = probes.ready.clone();
-    tokio::spawn(probe::serve(probe_listener, probes, after_calls.clone()));
-    let tls_changes = watch::Sender::new(());
-    spawn_until(
-        &after_calls,
-        tell_of_changes(config.vault_tls.changes(), tls_changes.clone()),
-    );
-
-    let shared = data_plane.map(|listener| (listener, ListenerRoute::Any));
-    let listeners = DataPlaneListeners {
-        tcp: shared.into_iter().chain(dedicated).collect(),
-        unix,
+    let background = Background {
+        config: &config,
+        registry: &registry,
+        reload: &reload,
+        shutdown: &shutdown,
+        after_calls: &after_calls,
     };
-    let serving = DataPlane {
+    background.follow_files(reloader);
+    let probes = background.probes(metrics_registry, resolvers, &condition, &resolver);
+    let ready = probes.ready.clone();
+    tokio::spawn(probe::serve(listeners.metrics, probes, after_calls.clone()));
+
+    let data_plane = DataPlane {
         config: &config,
         registry: &registry,
         metrics: &metrics,
-        dial_context: Arc::new(DialContext {
-            roots: config.upstream_roots.clone(),
-            own,
-            limits: config.limits.upstream,
-            keepalive: config.limits.keepalive,
-            ping_intervals: PingIntervals::new(config.limits.keepalive.upstream_ping.interval),
-        }),
+        dial_context: Arc::new(dial_context(&config, own)),
         budget: BufferBudget::new(config.limits.max_buffered_total),
         condition,
-        tls_changes,
+        tls_changes: background.vault_tls_changes(),
         shutdown: &shutdown,
-        after_calls,
+        after_calls: after_calls.clone(),
     };
-    let data_plane = serving.start(resolvers.into_iter().zip(drivers), listeners)?;
+    let shared = listeners
+        .data_plane
+        .map(|listener| (listener, ListenerRoute::Any));
+    let sockets = DataPlaneListeners {
+        tcp: shared.into_iter().chain(listeners.dedicated).collect(),
+        unix: listeners.unix,
+    };
+    let data_plane = data_plane.start(workers.into_iter(), sockets)?;
     addresses.log();
-    if let (Some(admin), Some(listener), Some(rpc_metrics)) = (config.admin, grpc, rpc_metrics) {
+    if let (Some(admin), Some(listener), Some(rpc_metrics)) = (config.admin, listeners.grpc, rpc_metrics) {
         let services = AdminServices {
             registry,
             resolver,
@@ -214,26 +178,114 @@ pub async fn run(mut config: Config, listeners: Listeners, signals: ServiceSigna
     data_plane.await.unwrap_or(Err(RunError::ThreadEnded))
 }
 
-/// Reads the files and keys of the settings again when they change, until `shutdown`.
-fn follow_files(
-    config: &Config,
-    registry: &Registry,
-    reload: &watch::Sender<()>,
-    shutdown: &CancellationToken,
-    after_calls: &CancellationToken,
-) {
-    spawn_until(shutdown, config.certificates.clone().watch());
-    spawn_until(shutdown, config.issuers.clone().keep_fresh());
-    if let Some(file) = config.vault_credentials.token_file() {
-        // The last calls after the shutdown still need the token.
-        spawn_until(after_calls, file.clone().watch());
+/// Returns a resolver, with the driver of its stream to the vault, for each worker thread.
+fn resolvers(config: &Config, metrics: &Metrics) -> Vec<(Resolver, VaultDriver)> {
+    let resolver = |_| {
+        Resolver::new(
+            config.limits.vault_timeout,
+            config.require_all_secrets,
+            metrics.decrypt_seconds.clone(),
+        )
+    };
+    (0..config.limits.worker_threads).map(resolver).collect()
+}
+
+fn dial_context(config: &Config, own: OwnListeners) -> DialContext {
+    DialContext {
+        roots: config.upstream_roots.clone(),
+        own,
+        limits: config.limits.upstream,
+        keepalive: config.limits.keepalive,
+        ping_intervals: PingIntervals::new(config.limits.keepalive.upstream_ping.interval),
     }
-    spawn_until(shutdown, config.callers.tokens.clone().watch());
-    tokio::spawn(registry.clone().watch(shutdown.clone()));
-    spawn_until(
-        shutdown,
-        reload_files(registry.clone(), config.catalog.clone(), reload.subscribe()),
-    );
+}
+
+/// The tasks that run beside the listeners.
+struct Background<'r> {
+    config: &'r Config,
+    registry: &'r Registry,
+    reload: &'r watch::Sender<()>,
+    shutdown: &'r CancellationToken,
+    after_calls: &'r CancellationToken,
+}
+
+impl Background<'_> {
+    /// Reads the files and keys of the settings again when they change. Tasks that the last calls need go on after the
+    /// shutdown.
+    fn follow_files(&self, reloader: Reloader) {
+        let Self {
+            config,
+            registry,
+            reload,
+            shutdown,
+            after_calls,
+        } = self;
+        spawn_until(after_calls, reloader.run(reload.subscribe()));
+        if let Some(file) = config.vault_credentials.token_file() {
+            spawn_until(after_calls, file.clone().watch());
+        }
+        spawn_until(shutdown, config.certificates.clone().watch());
+        spawn_until(shutdown, config.issuers.clone().keep_fresh());
+        spawn_until(shutdown, config.data_plane.callers.tokens.clone().watch());
+        tokio::spawn(Registry::clone(registry).watch(CancellationToken::clone(shutdown)));
+        spawn_until(
+            shutdown,
+            reload_files(
+                Registry::clone(registry),
+                config.catalog.clone(),
+                reload.subscribe(),
+            ),
+        );
+    }
+
+    /// Returns the probes, and starts the check behind `/startupz`.
+    fn probes(
+        &self,
+        metrics: MetricsRegistry,
+        resolvers: Vec<Resolver>,
+        condition: &VaultCondition,
+        resolver: &Resolver,
+    ) -> probe::Probes {
+        let startup_check = StartupCheck::new();
+        spawn_until(
+            self.shutdown,
+            startup_check.clone().run(StartupContext {
+                registry: self.registry.clone(),
+                resolver: resolver.clone(),
+                condition: condition.clone(),
+            }),
+        );
+        let (condition, certificates) = (condition.clone(), self.config.certificates.clone());
+        let shutdown = self.shutdown.clone();
+        probe::Probes {
+            metrics: Arc::new(metrics),
+            ready: Arc::new(move || {
+                if shutdown.is_cancelled() {
+                    return Err("shutting down".into());
+                }
+                certificates.check(SystemTime::now())?;
+                if resolvers.iter().all(Resolver::is_connected) {
+                    Ok(())
+                } else {
+                    Err(condition.problem().into())
+                }
+            }),
+            started: Some(Arc::new(move || startup_check.result())),
+        }
+    }
+
+    /// Returns a sender that is notified when the injector's certificate or the CAs for the vault were replaced.
+    fn vault_tls_changes(&self) -> watch::Sender<()> {
+        let notified = watch::Sender::new(());
+        let (sender, mut changes) = (notified.clone(), self.config.vault_tls.changes());
+        spawn_until(self.after_calls, async move {
+            loop {
+                changes.changed().await;
+                sender.send_replace(());
+            }
+        });
+        notified
+    }
 }
 
 /// The addresses in the log line of the start.
@@ -267,19 +319,12 @@ fn spawn_until(shutdown: &CancellationToken, task: impl Future<Output = ()> + Se
     tokio::spawn(shutdown.clone().run_until_cancelled_owned(task));
 }
 
-/// Changes `tls_changes` at each change of the certificate and the CAs for the vault. Does not return.
-async fn tell_of_changes(mut changes: ClientTlsChanges, tls_changes: watch::Sender<()>) {
-    loop {
-        changes.changed().await;
-        tls_changes.send_replace(());
-    }
-}
-
 fn register_metrics(into: &mut MetricsRegistry, config: &Config, registry: &Registry) -> Metrics {
     let metrics = Metrics::register(into, registry.clone());
     into.register_collector(Box::new(TaskMetrics));
     process_metrics::register(into, env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
     into.register_collector(Box::new(config.certificates.clone()));
+    config.reloader.register(into);
     config.issuers.register(into);
     into.register_collector(Box::new(TokenExpiry(
         config.vault_credentials.token_file().cloned(),
@@ -300,32 +345,5 @@ async fn reload_files(registry: Registry, catalog: Option<Catalog>, mut reload: 
         {
             tracing::info!(entries = entries.len(), "SIGHUP: the catalog was read again");
         }
-    }
-}
-
-fn probes(
-    registry: MetricsRegistry,
-    resolvers: &[Resolver],
-    condition: &VaultCondition,
-    certificates: &OwnCertificates,
-    startup_check: StartupCheck,
-    shutdown: &CancellationToken,
-) -> probe::Probes {
-    let (resolvers, shutdown) = (resolvers.to_vec(), shutdown.clone());
-    let (condition, certificates) = (condition.clone(), certificates.clone());
-    probe::Probes {
-        metrics: Arc::new(registry),
-        ready: Arc::new(move || {
-            if shutdown.is_cancelled() {
-                return Err("shutting down".into());
-            }
-            certificates.check(SystemTime::now())?;
-            if resolvers.iter().all(Resolver::is_connected) {
-                Ok(())
-            } else {
-                Err(condition.problem().into())
-            }
-        }),
-        started: Some(Arc::new(move || startup_check.result())),
     }
 }

@@ -13,7 +13,8 @@ pub(crate) const MAX_TARGET: usize = 65_534;
 /// `injections` are those of the whole server. `facts` returns `None` for a secret whose value is not known; an injection
 /// with such a secret counts as left out.
 ///
-/// Only the values count in the URL, and as if no byte needed percent-encoding, so a URL may be too long all the same.
+/// In the URL only the bytes of the values count, without percent-encoding. So the URL of a request may be too long although
+/// this function returns `None`.
 pub(crate) fn excess(
     placement: &Placement,
     injections: &[Injection],
@@ -44,7 +45,14 @@ fn excess_of_head(
                 false => MAX_METADATA,
             }
         }
-        _ => MAX_HEADER_VALUE,
+        Placement::Header { .. }
+        | Placement::Basic { .. }
+        | Placement::Cookie { .. }
+        | Placement::Query { .. }
+        | Placement::Path { .. }
+        | Placement::Json { .. }
+        | Placement::Form { .. }
+        | Placement::Protobuf { .. } => MAX_HEADER_VALUE,
     };
     let total = total(placement, &facts)?;
     let names: Vec<_> = placement.secrets().map(SecretName::as_str).collect();

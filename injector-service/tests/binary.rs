@@ -287,7 +287,7 @@ fn a_vault_that_cannot_be_reached_takes_one_line_of_the_log() {
     let line = injector.says("the vault cannot be used");
     for part in [
         " WARN ",
-        "; trying on",
+        "; trying again",
         "vault=\"127.0.0.1:9\"",
         "expected=spiffe://test/vault",
         "presented=spiffe://test/injector",

@@ -258,13 +258,16 @@ def test_the_example_and_the_page_use_the_same_names(desk: Desk) -> None:
     assert role == f"system:serviceaccount:shop:{template['spec']['serviceAccountName']}=shop"
 
 
-def test_the_page_names_the_annotations_that_the_webhook_knows() -> None:
-    def names(text: str) -> set[str]:
-        rows = re.findall(r"^\| (`aerostack\.dev/.*?) \|", text, re.MULTILINE)
-        return {name for row in rows for name in re.findall(r"`(aerostack\.dev/[a-z-]+)`", row)}
-
+def test_the_pages_name_the_annotations_that_the_webhook_knows() -> None:
+    code = (REPOSITORY / "injector-service" / "src" / "webhook" / "annotations.rs").read_text()
+    names = dict(re.findall(r'const (\w+): &str = "(aerostack\.dev/[a-z-]+)";', code))
+    # The constant that lists the annotations of users.
+    (of_users,) = re.findall(r"const \w+: \[&str; \d+\] = \[(.*?)\];", code, re.DOTALL)
+    known = {names[constant] for constant in re.findall(r"\w+", of_users)}
     webhook = (REPOSITORY / "docs" / "webhook.md").read_text()
-    assert len(names(page())) == 7 and names(page()) == names(webhook)
+    for text in (page(), webhook):
+        rows = re.findall(r"^\| (`aerostack\.dev/.*?) \|", text, re.MULTILINE)
+        assert {name for row in rows for name in re.findall(r"`(aerostack\.dev/[a-z-]+)`", row)} == known
 
 
 def test_every_alert_is_explained() -> None:

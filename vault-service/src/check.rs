@@ -27,9 +27,9 @@ type BoxError = Box<dyn std::error::Error>;
 
 pub(crate) fn verify(store: &StoreArgs, scratch: Option<PathBuf>) -> ExitCode {
     let scratch = scratch.unwrap_or_else(env::temp_dir);
-    let verified = open(store).and_then(|(mut audit, _runtime)| {
+    let verified = open(store).and_then(|(mut check, _runtime)| {
         let named = |damage: &Damage| print(format_args!("damaged: {damage}"));
-        Ok(audit.verify(&store.data_dir, &scratch, CACHE, named)?)
+        Ok(check.verify(&store.data_dir, &scratch, CACHE, named)?)
     });
     match verified {
         Ok(report) => print_report(&report, "sound", report.is_sound()),
@@ -42,9 +42,9 @@ pub(crate) fn repair(store: &StoreArgs, to: &Path, include_deleted: bool) -> Exi
         true => DoubtfulSecrets::Keep,
         false => DoubtfulSecrets::LeaveOut,
     };
-    let repaired = open(store).and_then(|(audit, runtime)| {
+    let repaired = open(store).and_then(|(check, runtime)| {
         let named = |damage: &Damage| print(format_args!("{}: {damage}", damage.kind.outcome()));
-        Ok(audit.repair(to, CACHE, doubtful, &runtime, named)?)
+        Ok(check.repair(to, CACHE, doubtful, &runtime, named)?)
     });
     match repaired {
         Ok(report) => print_report(&report, "salvaged", report.is_complete()),
@@ -59,8 +59,8 @@ fn open(store: &StoreArgs) -> Result<(IntegrityCheck, Runtime), BoxError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let audit = IntegrityCheck::open(&store.data_dir, &root, &runtime)?;
-    Ok((audit, runtime))
+    let check = IntegrityCheck::open(&store.data_dir, &root, &runtime)?;
+    Ok((check, runtime))
 }
 
 fn print_report(report: &IntegrityReport, kept: &str, is_well: bool) -> ExitCode {

@@ -51,12 +51,12 @@ pub enum Command {
         /// The file to make; an existing one is never overwritten
         path: PathBuf,
     },
-    /// Ask the vault that runs here whether it is ready: exit code 0, or 1 and why
+    /// Ask the vault that runs here whether it is ready: exit code 0 when it is ready, else exit code 1 and the reason
     Healthcheck {
-        /// Address of its /readyz
+        /// Address of the service's /readyz, as in --metrics-listen
         #[arg(long, default_value = "127.0.0.1:9051", value_name = "ADDRESS")]
         metrics_listen: String,
-        /// Ask /livez instead: whether the vault answers at all
+        /// Ask /livez instead: exit code 0 when the vault answers
         #[arg(long)]
         live: bool,
     },

@@ -63,7 +63,7 @@ impl NewFile {
         })
     }
 
-    /// Makes the file durable, and then gives it its name. Fails when the name exists by then.
+    /// Makes the file durable, and then gives it its name. Fails when a file of this name exists.
     pub fn publish(self) -> io::Result<()> {
         self.rename_with(rename)
     }

@@ -1,4 +1,4 @@
-//! The decision which connections are served, and within which limits.
+//! Decides which connections are served, and with which limits.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -35,7 +35,7 @@ pub(super) const WITHOUT_ROLE: ConnectionLimits = ConnectionLimits {
 };
 
 /// Limits of one connection of a client without a role while the service accepts tokens, which have up to 16 KiB. Once a token
-/// gives the client a role, only `age` ends to count, because HTTP/2 announces the other limits when the connection begins.
+/// gives the client a role, only `age` no longer applies, because HTTP/2 announces the other limits when the connection begins.
 /// All these connections together take 100 MiB when every stream is open and has the largest headers.
 pub(super) const WITHOUT_ROLE_YET: ConnectionLimits = ConnectionLimits {
     streams: 16,
@@ -86,8 +86,8 @@ impl Admission {
         Some((ConnectionSlot::new(slot, false), limits))
     }
 
-    /// Counts the connection among those of `peer`, whom a token on it has named, if `peer` has a role. Returns false when the
-    /// principal has its share of all connections.
+    /// Counts the connection as one of `peer`, the client that a token on the connection identified, if `peer` has a role.
+    /// Returns false when the principal has its share of all connections.
     pub(super) fn identify(&self, slot: &ConnectionSlot, peer: &Peer) -> bool {
         let Some(principal) = self.authz.with_role(peer) else {
             return true;

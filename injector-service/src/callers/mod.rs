@@ -19,7 +19,7 @@ use rustls_pki_types::CertificateDer;
 pub(crate) use policy::{CallerPolicy, ServerScope};
 pub(crate) use static_tokens::StaticTokens;
 
-/// Carries the token of a caller. It is always removed from a request.
+/// The header that carries a caller's token. The injector removes the header from every request.
 const TOKEN: HeaderName = HeaderName::from_static("x-aerostack-token");
 
 /// The settings by which callers are identified. Clones share the tokens and keys.
@@ -45,7 +45,7 @@ pub(crate) enum ConnectionPeer {
 /// The sender of one call, who may not be permitted to make it.
 #[derive(Debug)]
 pub(crate) enum Caller<'c> {
-    /// The settings do not ask who calls.
+    /// No `--caller` is set, so callers are not identified.
     Anyone,
     /// A permitted user of the Unix socket.
     LocalUser(u32),
@@ -85,8 +85,8 @@ impl Callers {
         peer
     }
 
-    /// Returns the sender of a call on a connection of `peer`. A `token` is verified when callers are asked, and then only
-    /// the token counts.
+    /// Returns the sender of a call on a connection of `peer`. With a `--caller`, a `token` is verified, and then only the token
+    /// counts.
     pub(crate) async fn identify(
         &self,
         peer: &ConnectionPeer,
@@ -95,7 +95,9 @@ impl Callers {
         if let ConnectionPeer::LocalUser(uid) = peer
             && !self.local_users.contains(uid)
         {
-            return Err(denied(format!("the user with uid {uid} may not call here")));
+            return Err(denied(format!(
+                "the user with uid {uid} may not call this injector"
+            )));
         }
         let Some(policy) = &self.policy else {
             return Ok(match peer {
@@ -124,7 +126,7 @@ impl Callers {
         if let Some(principal) = self.tokens.principal(token.as_bytes()) {
             return Ok((principal, None));
         }
-        let unknown = || unauthenticated("the token in x-aerostack-token is not known here");
+        let unknown = || unauthenticated("the token in x-aerostack-token is not known to this injector");
         if self.issuers.is_empty() {
             return Err(unknown());
         }
@@ -209,7 +211,7 @@ fn of_certificate(peer: &Peer) -> Result<(Principal, Option<SystemTime>), Refusa
     let known = principal.map(|principal| (principal, peer.not_after()));
     known.ok_or_else(|| {
         unauthenticated(format!(
-            "callers have to say who they are here: with a token in x-aerostack-token, or with a client certificate; {}",
+            "this injector identifies its callers: send a token in x-aerostack-token, or present a client certificate; {}",
             peer.why_unidentified()
         ))
     })

@@ -26,7 +26,7 @@ impl CallerPolicy {
     /// Reads `PRINCIPAL=WORKSPACE/SERVER,WORKSPACE/*` or `PRINCIPAL=*`, and adds it to the policy.
     pub(crate) fn add(&mut self, text: &str, issuers: &Issuers) -> Result<(), String> {
         let (principal, servers) = text.rsplit_once('=').ok_or_else(|| {
-            format!("{text:?}: say which servers: PRINCIPAL=WORKSPACE/SERVER,WORKSPACE/* or PRINCIPAL=*")
+            format!("{text:?} names no servers; write PRINCIPAL=WORKSPACE/SERVER,WORKSPACE/* or PRINCIPAL=*")
         })?;
         let principal = issuers
             .principal(principal)

@@ -17,7 +17,7 @@ use subtle::ConstantTimeEq as _;
 use tokio::time::{self, MissedTickBehavior};
 use zeroize::Zeroizing;
 
-/// Interval between looks at the files.
+/// Interval between two reads of the files.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// The fewest bytes of a token, so that no token can be guessed.
 const MIN_LENGTH: usize = 32;
@@ -89,11 +89,11 @@ impl StaticTokens {
     /// Returns the principal of `token`. The time that this takes depends on the number of tokens alone.
     pub(super) fn principal(&self, token: &[u8]) -> Option<Principal> {
         let digest: TokenDigest = Sha256::digest(token).into();
-        let is_it = |known: &&StaticToken| {
+        let has_digest = |known: &&StaticToken| {
             let known = known.digest.load();
             known.as_deref().is_some_and(|known| known.ct_eq(&digest).into())
         };
-        let found: Vec<_> = self.0.iter().filter(is_it).collect();
+        let found: Vec<_> = self.0.iter().filter(has_digest).collect();
         match found.as_slice() {
             [only] => Some(only.principal.clone()),
             // After a change of the files, a token may belong to two callers, and so identifies neither.
@@ -150,10 +150,10 @@ impl StaticToken {
         Ok(self)
     }
 
-    /// Reads the file again, given the `problem` that the last look found. Returns the problem of this look.
+    /// Reads the file again. `problem` is the problem of the read before; the problem of this read is returned.
     ///
-    /// A file without a token withdraws the token, but only when two looks in a row find none: a program may write the
-    /// file in place, and must not be caught in the act.
+    /// A file without a token withdraws the token only when two reads in a row find none: a program that writes the file in
+    /// place leaves it incomplete for a moment.
     fn refresh(&self, problem: Option<String>) -> Option<String> {
         let caller = &self.principal;
         match read(&self.path) {
@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_token_replaces_the_old_one_and_an_empty_file_withdraws_it_at_the_second_look() {
+    fn a_new_token_replaces_the_old_one_and_an_empty_file_withdraws_it_at_the_second_read() {
         let dir = TempDir::new().unwrap();
         let path = write(&dir, "ci", TOKEN);
         let tokens = StaticTokens::load([setting("ci", &path)].iter()).unwrap();

@@ -30,7 +30,7 @@ pub(super) struct CallRecord {
     injected_in_head: SecretList,
     injected_in_body: SecretList,
     missing: SecretList,
-    /// Secrets that the call goes without, because the server's `paths` or `grpc_methods` leave the call out.
+    /// Secrets that the call did not get, because the server's `paths` or `grpc_methods` do not include the call.
     withheld: SecretList,
     /// Secrets at the end of a body that the upstream answered before the end was sent.
     unsent: SecretList,

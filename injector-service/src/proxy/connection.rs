@@ -103,7 +103,7 @@ impl Connection {
         let (mut is_closing, mut has_slot) = (false, true);
         loop {
             tokio::select! {
-                // A connection that fails has no one to be told: its calls have failed on their own.
+                // The error of a failed connection is not logged, because each of its calls has reported its own failure.
                 _ = connection.as_mut() => return ControlFlow::Continue(()),
                 () = shutdown.cancelled() => {
                     connection.as_mut().graceful_shutdown();

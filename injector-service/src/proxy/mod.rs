@@ -5,11 +5,11 @@
 //!
 //! | for | modules |
 //! |---|---|
-//! | connections | `http_server`, `watchdog`, `request_head`, `stream_timeout`, `upgrade` |
+//! | connections | `http_server`, `watchdog`, `request_head`, `stream_timeout`, `upgrade`, `listener_route` |
 //! | requests | `downstream`, `hosts`, `browser`, `target`, `oauth_path`, `pools`, `placeholders` |
 //! | responses | `local_reply`, `cors`, `response_framing`, `challenge`, `url_rewrite`, `oauth_metadata`, `sse_endpoint`, `echo` |
 //! | both | `call_id`, `call_record`, `cookies`, and `crate::header_rules` |
-//! | bodies | `received_body`, `drain`, `replay`, `buffer_budget`, `buffered_body`, `upload`, `body_type`, `json_body`, `grpc`, `coalesce`, `delayed_error`, `deadline_body` |
+//! | bodies | `body`, `received_body`, `drain`, `replay`, `buffer_budget`, `buffered_body`, `upload`, `body_type`, `json_body`, `grpc`, `coalesce`, `delayed_error`, `deadline_body` |
 
 mod body;
 mod body_type;

@@ -126,7 +126,7 @@ fn name<'a>(
     };
     match route {
         ListenerRoute::Only(..) if headers.keys().any(header_rules::is_own) => Err(invalid(
-            "this listener leads to one server; x-aerostack headers must not be sent to it",
+            "this listener leads to one server; no x-aerostack header but x-aerostack-token may be sent to it",
         )),
         ListenerRoute::Only(workspace, server) => Ok(whole_path(workspace.as_str(), server.as_str(), false)),
         ListenerRoute::Any => match (name_by_headers(headers)?, hosts.server(host)) {

@@ -94,7 +94,7 @@ impl StagedFile {
             Err(error) => return Err(error.into()),
         };
         match &old {
-            // `rename` succeeds although the file is read-only, but its mode says that nobody should change it.
+            // `rename` would replace a read-only file too, but the mode of the file forbids changes.
             Some(old) if old.mode() & 0o222 == 0 => return Err(RegistryError::ReadOnly(None)),
             Some(_) => {}
             None => DirBuilder::new().recursive(true).mode(0o700).create(&directory)?,

@@ -1,5 +1,5 @@
-//! Merging the entries of a file with the servers that were known before, so that a server keeps its identity although
-//! the file describes it anew.
+//! Merges the entries of a file with the servers that were known before, so that a server keeps its identity when the
+//! file is read again.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

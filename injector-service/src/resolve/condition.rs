@@ -174,7 +174,7 @@ impl VaultCondition {
             code = ?status.code(),
             error = problem.detail,
             advice = self.advice(problem.kind),
-            "the vault cannot be used; trying on"
+            "the vault cannot be used; trying again"
         );
         *state = VaultState::Failing(problem);
     }

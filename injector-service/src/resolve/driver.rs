@@ -41,13 +41,13 @@ const FULL_MESSAGE_BYTES: usize = 48 * 1024;
 /// A message with more names than this takes no further request. A request has at most 64 names, and the vault takes
 /// messages of 1,024 names.
 const FULL_MESSAGE_NAMES: usize = 1024 - 64;
-/// Time for which a stream that was replaced is read on for the answers to its requests. Requests without an answer by then
-/// are sent again over the new stream.
+/// Time for which the driver goes on reading a stream that was replaced, until its requests are answered. Requests without an
+/// answer after this time are sent again over the new stream.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub(super) struct StreamDriver {
     link: VaultLink,
-    /// The connection of the latest stream, over which the next one is opened when that one breaks.
+    /// The connection of the latest stream. When this stream breaks, the next stream is opened over the same connection.
     connection: VaultConnection,
     condition: VaultCondition,
     fault: ConnectionFault,

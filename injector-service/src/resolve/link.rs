@@ -30,7 +30,7 @@ pub(crate) struct VaultLink {
     /// Returns a channel whose connection the first call makes, with the certificate and the CAs at that time.
     connect: Arc<dyn Fn() -> Channel + Send + Sync>,
     credentials: VaultCredentials,
-    /// Changed when the injector's certificate or the vault's CAs were replaced.
+    /// Notified when the injector's certificate or the vault's CAs were replaced.
     tls_changes: watch::Receiver<()>,
 }
 

@@ -1,4 +1,4 @@
-//! Secrets of a server, decrypted by the vault anew for each call. Nothing of an answer is kept.
+//! Secrets of a server, which the vault decrypts for each call. The injector keeps nothing of an answer.
 //!
 //! A request takes this way: [`Resolver::resolve`] makes a `VaultRequest`, the `StreamHandle` queues it, the
 //! `StreamDriver` sends it in a batch and opens the answer with the `SealKeys`, and `answer::parse` checks that the answer
@@ -201,7 +201,7 @@ impl Resolver {
         let opened = self.ask(request, deadline).await?;
         let names = secrets.iter().map(|secret| secret.name);
         let (uid, answers) = answer::parse(opened, names, check_only)?;
-        // The request named the workspace's uid. The injector compares the answer's uid all the same.
+        // The vault should answer for the workspace whose uid the request names. The injector verifies the uid in the answer.
         if entry.pin(uid) != uid {
             return Err(not_what_was_asked("another workspace"));
         }

@@ -53,7 +53,7 @@ pub(super) fn new() -> (StreamHandle, VaultDriver) {
 }
 
 impl VaultDriver {
-    /// Sends requests over connections of `link` until `shutdown`. `fault` is the one that these connections note.
+    /// Sends requests over connections of `link` until `shutdown`. These connections record their errors in `fault`.
     pub(crate) async fn run(
         self,
         link: VaultLink,

@@ -97,7 +97,15 @@ fn remove_injections_of_url(server: &mut Server) {
         Some(Placement::Query(QueryPlacement { name, value })) => query
             .iter()
             .any(|(parameter, template)| parameter == name && template.to_string() == *value),
-        _ => false,
+        Some(
+            Placement::Header(_)
+            | Placement::Basic(_)
+            | Placement::Cookie(_)
+            | Placement::Json(_)
+            | Placement::Form(_)
+            | Placement::Protobuf(_),
+        )
+        | None => false,
     };
     server.injections.retain(|injection| !is_of_url(injection));
 }

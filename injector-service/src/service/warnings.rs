@@ -69,7 +69,7 @@ fn of_setting(kind: WarningKind, message: String) -> Warning {
     }
 }
 
-/// Returns the warning that the vault could not be asked.
+/// Returns the warning that the secrets were not checked, because the vault did not answer.
 pub(super) fn not_checked(cause: &Refusal) -> Warning {
     let message = format!(
         "the server's secrets were not checked, because the vault did not answer ({}); ExplainInjection, or `aerostack \

@@ -13,7 +13,7 @@ pub(super) struct TlsFault {
     kind: TlsFaultKind,
     address: Option<SocketAddr>,
     presented: Option<String>,
-    /// The handshake had ended for the injector, which may have sent a request by then.
+    /// True when the handshake had ended on the injector's side, so that the injector may already have sent a request.
     after_handshake: bool,
     source: io::Error,
 }

@@ -103,8 +103,8 @@ impl Upstream {
         })
     }
 
-    /// Returns true when new calls should get new pools: because these are `--upstream-max-connection-age` old, so that new
-    /// ones resolve the name anew and let a load balancer choose again; or because the CAs for upstreams were replaced.
+    /// Returns true when new calls should get new pools. One reason is that these pools are `--upstream-max-connection-age` old:
+    /// new ones resolve the name again, and a load balancer chooses again. The other is that the CAs for upstreams were replaced.
     pub(crate) fn is_stale(&self, shared: &DialContext) -> bool {
         let of_current_roots = match (&self.roots, shared.roots.current()) {
             (Some(used), Some(current)) => Arc::ptr_eq(used, &current),

@@ -86,7 +86,7 @@ fn every_mistake_about_callers_is_reported_at_once() {
         "--caller-token-file: /nowhere/token: it cannot be read",
         "--caller-token-file: \"CI=/x\" is not ID=FILE",
         "--data-plane-client-ca: client certificates need TLS",
-        "--caller: \"token:ci\": say which servers",
+        "--caller: \"token:ci\" names no servers",
         "--caller: \"nobody=*\": a principal is",
     ] {
         assert!(all.contains(part), "{part:?} in {all}");
@@ -195,7 +195,7 @@ fn an_empty_caller_is_a_mistake_and_opens_nothing() {
         vec![String::new(), "jwt:https://a.example#b=*".into()],
     ] {
         let empty = mistakes(|settings, _| settings.callers.caller = callers);
-        assert!(empty.contains("--caller: \"\": say which servers"), "{empty}");
+        assert!(empty.contains("--caller: \"\" names no servers"), "{empty}");
     }
 }
 

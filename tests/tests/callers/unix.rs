@@ -127,7 +127,10 @@ async fn a_user_who_is_not_listed_may_not_call() {
         assert_eq!(outcome(&answer), (403, "PERMISSION_DENIED"), "{request}");
         let problem = String::from_utf8(answer.body().to_vec()).unwrap();
         assert!(
-            problem.contains(&format!("the user with uid {} may not call here", own_uid())),
+            problem.contains(&format!(
+                "the user with uid {} may not call this injector",
+                own_uid()
+            )),
             "{problem}"
         );
     }

@@ -11,7 +11,8 @@
 //!
 //! `K = Argon2id(passphrase, salt, passes, memory, lanes, 32)`, version 0x13, with the second recommended option of
 //! [RFC 9106]: 64 MiB, 3 passes, 4 lanes. `K` wraps like every other KEK, with a one-time key and a commitment. So a wrong
-//! passphrase ([`Corruption::Commitment`]) is told from damage anywhere but in the salts.
+//! passphrase has an error of its own, [`Corruption::Commitment`]. Damage in a salt, a parameter or the commitment has the same
+//! error; damage elsewhere has another one.
 //!
 //! [RFC 9106]: https://www.rfc-editor.org/rfc/rfc9106
 

@@ -24,7 +24,7 @@ const UNAUDITED: &str = "/grpc.";
 
 /// The layer around authorization and all handlers that writes one line for each call before its answer is sent.
 ///
-/// A call whose caller gives up also gets a line, because the call may have made a change. While the log cannot be
+/// A call that its caller cancels also gets a line, because the call may have made a change. While the log cannot be
 /// written, the layer refuses calls before anything is done.
 #[derive(Clone)]
 pub(crate) struct AuditLayer(pub(crate) AuditLog);

@@ -1,4 +1,4 @@
-//! sled, with its panics caught.
+//! Calls of sled, with sled's panics turned into errors.
 //!
 //! sled panics on some kinds of damage instead of returning an error. Such a panic becomes [`Fault::Panicked`], and a line
 //! of the debug log instead of output on standard error.

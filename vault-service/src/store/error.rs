@@ -1,15 +1,14 @@
 //! Errors of the store, named for their causes.
 
 use std::{
+    error::Error,
     io,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use thiserror::Error;
-
 /// Failure of the storage below the store: the disk, or sled.
-#[derive(Debug, Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum Fault {
     /// The disk or the quota is full.
     #[error("the disk is full")]
@@ -17,7 +16,7 @@ pub enum Fault {
     #[error("the disk failed")]
     Io(#[source] io::Error),
     #[error("the stored data is damaged")]
-    Damaged(#[source] sled::Error),
+    Damaged(#[source] Box<dyn Error + Send + Sync>),
     /// sled panics on some kinds of damage.
     #[error("the storage engine panicked")]
     Panicked,
@@ -56,7 +55,7 @@ impl From<sled::Error> for Fault {
             sled::Error::Corruption { .. }
             | sled::Error::CollectionNotFound(_)
             | sled::Error::Unsupported(_)
-            | sled::Error::ReportableBug(_) => Self::Damaged(error),
+            | sled::Error::ReportableBug(_) => Self::Damaged(Box::new(error)),
         }
     }
 }
@@ -69,7 +68,7 @@ macro_rules! advice {
 }
 
 /// Reason why a store was not opened. The store is unchanged; a directory that is not a store gets no file.
-#[derive(Debug, Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum StoreOpenError {
     #[error("the store in {} is already open in another process", .0.display())]
     InUse(PathBuf),
@@ -148,7 +147,7 @@ impl StoreOpenError {
 }
 
 /// Difference between a store's data and its marker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Mismatch {
     #[error("its data is gone")]
     NoData,
@@ -172,7 +171,7 @@ pub enum Mismatch {
 }
 
 /// Reason why a batch was not acknowledged. Unless stated otherwise, the batch changed nothing.
-#[derive(Debug, Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum CommitError {
     #[error("a precondition does not hold")]
     Conflict,
@@ -209,7 +208,7 @@ pub enum CommitError {
 }
 
 /// Reason why an export failed. The changes that it returned before are useless.
-#[derive(Debug, Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum ExportError {
     /// Only one export runs at a time.
     #[error("another export is under way")]

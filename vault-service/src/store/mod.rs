@@ -1,11 +1,24 @@
 //! A store of bytes by key, durable and transactional, on top of sled 0.34. Encryption is done above it.
 //!
 //! # Interface
-//! The vault uses [`Store`]: reads ([`Store::read`], [`Store::scan`] and their cached forms), atomic writes
-//! ([`Store::commit`] of a [`Batch`] with preconditions), the file `keys` ([`Store::key_file`]), and [`Store::export`] for
-//! backups. [`UnopenedStore`] gives the same reads ([`ReadEntries`]) before a store is opened, so that a vault with the wrong
-//! root key changes nothing. [`compact()`] and [`SalvageReader`] serve the commands that work without a vault. A second
-//! implementation, on another database, has to provide just these.
+//! A second implementation, on another database, has to provide these items, with the promises below:
+//!
+//! - [`Store`]: [`Store::open`], [`Store::exists`] and [`Store::close`]; reads ([`Store::read`], [`Store::scan`],
+//!   [`Store::read_and_cache`], [`Store::cached`]); atomic writes ([`Store::commit`] of a [`Batch`] with preconditions, and
+//!   [`EXCLUSIVE_WRITER`], the entry that reserves the store for one writer); the file `keys` ([`Store::key_file`],
+//!   [`Store::replace_key_file`]); [`Store::export`] for backups; and the state of the storage ([`Store::health`],
+//!   [`Store::wait_for_room`], [`Store::disk_usage`]).
+//! - [`UnopenedStore`], from [`Store::inspect`]: the same reads ([`ReadEntries`]) before the store is opened, so that a vault
+//!   with the wrong root key changes nothing.
+//! - For the commands that work without a vault: [`compact()`], [`SalvageReader`] with [`KeyHistory`] and [`LogDamage`],
+//!   [`Store::begin_repair`] and [`Store::end_repair`].
+//! - The errors [`Fault`], [`StoreOpenError`], [`CommitError`], [`ExportError`], [`KeyFileError`] and [`CompactError`].
+//!
+//! Some of the interface follows from sled and its directory. Every open takes a path and the bytes of sled's cache;
+//! `RECEIVED` names a file in the directory of the store, into which the vault receives a backup; [`DiskUsage`],
+//! [`Health::DiskFull`] and several variants of [`StoreOpenError`] are about the local disk; and the commands without a vault
+//! repair a log that no other process has open. A store without a directory needs other arguments and variants there, and its
+//! database's own commands in place of the last group. The texts of the errors name sled's files; the types name no type of sled.
 //!
 //! # Promises
 //! - **Durable.** [`Store::commit`] answers `Ok` only after the batch is on the disk, where it survives `kill -9` and power

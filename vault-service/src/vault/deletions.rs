@@ -81,8 +81,8 @@ pub(super) fn note_workspace(
     Ok(put_all(batch, entries))
 }
 
-/// Adds to the batch that gives up the restore of a backup that the restored entries are deleted. The note belongs to the uid
-/// of all zeros, which no workspace has.
+/// Adds to the batch that ends a failed restore the note that the restored entries were deleted. The note has the uid of all
+/// zeros, which no workspace has.
 pub(super) fn note_restore(batch: Batch, store_key: KeyId) -> Batch {
     let since = SystemTime::now().into();
     batch.put(

@@ -1,13 +1,15 @@
-//! Erasure: some time after data were deleted, nobody can decrypt them from the store's files any more.
+//! Erasure: some time after data were deleted, nobody can decrypt them from the store's files any more, even if the files
+//! still have the bytes of the deleted records.
 //!
-//! sled's log keeps deleted entries until it reuses their space, which may never happen. So the vault erases data by
-//! destroying a key: the store key, which is never in the log (`store_keys`). A KEK of its workspace decrypts a deleted
-//! record, and the store keys that wrapped the KEK unwrap it. The steps are:
+//! The vault erases data by destroying a key: the store key. It is only in the file `keys`, which the store replaces as a
+//! whole (`store_keys`). A KEK of its workspace decrypts a deleted record, and the store keys that wrapped the KEK unwrap it.
+//! For the store on sled this is necessary, because sled's log keeps deleted entries until it reuses their space, which may
+//! never happen. The steps are:
 //!
 //! 1. Every batch that deletes a secret or a version notes the deletion ([`Deletion`]).
 //! 2. When the deletion is old enough, the vault rotates the workspace's KEK, and the rotation takes the note over. At the end
-//!    of the rotation the old KEKs are gone from the store, and a note names the store keys that still unwrap the copies of
-//!    the KEKs in the log ([`DestroyedKeys`]). The deletion of a workspace makes this note at once.
+//!    of the rotation the old KEKs are gone from the store, and a note names the store keys that still unwrap copies of the
+//!    KEKs in the store's files ([`DestroyedKeys`]). The deletion of a workspace makes this note at once.
 //! 3. The vault replaces the store key. When the store key that a note names is gone from the file `keys`, the note is
 //!    removed.
 //!
@@ -31,7 +33,7 @@ use super::{
 };
 use crate::store::{Batch, Entry, Store};
 
-/// Pause before the next look at rotations and erasures when there was nothing to do, or only entries that cannot be moved.
+/// Pause before the next check of rotations and erasures when no work was left, or only entries that cannot be moved.
 /// Rotations that a full disk stopped continue earlier, as soon as the disk has room.
 pub(super) const RETRY: Duration = Duration::from_secs(300);
 const SHORTEST: Duration = Duration::from_secs(1);

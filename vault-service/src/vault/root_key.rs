@@ -51,7 +51,7 @@ pub(super) fn check_key_file(
 }
 
 /// Gets the root key from its provider and the store keys from the file `keys`, and loads both into `keyring`. When the active
-/// provider has another root key, the function wraps the store keys with that one.
+/// provider has another root key than the one that wraps the store keys, the function wraps them with the provider's.
 pub(super) async fn unlock(
     store: &Store,
     keyring: &Keyring,

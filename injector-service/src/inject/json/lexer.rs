@@ -59,7 +59,7 @@ impl Lexer {
         self.watched += 1;
     }
 
-    /// Watches the object around the one that was watched, whose end was reported.
+    /// Watches the object around the present one, after the end of the present one was reported.
     pub(super) fn watch_outer(&mut self) {
         self.watched = self.watched.saturating_sub(1);
     }

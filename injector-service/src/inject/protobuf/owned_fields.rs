@@ -9,7 +9,7 @@ pub struct OwnedFields(Vec<FieldNumber>);
 impl OwnedFields {
     /// Returns the fields of a server: the field of the auth type skill, or those of the server's injections.
     pub(crate) fn of(auth_type: AuthType, injections: &[Injection]) -> Self {
-        // A skill without secrets has no injections, and owns its field all the same.
+        // The field comes from the auth type, because a skill without secrets has no injections, and still owns its field.
         if let AuthType::Skill(Some(ProtobufSecrets { field, messages: _ })) = auth_type {
             return Self(vec![field]);
         }

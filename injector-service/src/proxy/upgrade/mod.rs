@@ -1,7 +1,7 @@
 //! HTTP/1.1 upgrades, for example to WebSocket (RFC 9110, section 7.8).
 //!
 //! The request for an upgrade is a call like any other, with the same checks and the same secrets. When the upstream
-//! switches to a protocol that it was asked for, the connection becomes a tunnel: bytes pass both ways, unread and
+//! switches to a protocol that the request named, the connection becomes a tunnel: bytes pass both ways, unread and
 //! unchanged, except that values are masked on the way to the program when the server's `scrub` is `all`.
 
 mod protocols;

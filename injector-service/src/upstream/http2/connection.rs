@@ -1,4 +1,4 @@
-//! One HTTP/2 connection: made, kept until the peer has told its limits, and driven until it closes.
+//! One HTTP/2 connection: opens it, waits for the limits that the peer announces, and drives it until it closes.
 
 use std::{
     future::poll_fn,
@@ -40,7 +40,7 @@ const MAX_RESETS_BY_H2: usize = 64 << 10;
 
 type HyperConnection = Connection<SubstitutingStream<Socket>, SlotHoldingBody, SpawnAndWake>;
 
-/// A connection whose peer has told how many calls it allows. It makes progress while [`OpenConnection::drive`] runs.
+/// A connection whose peer has announced how many calls it allows. It makes progress while [`OpenConnection::drive`] runs.
 pub(super) struct OpenConnection {
     pub(super) sender: SendRequest<SlotHoldingBody>,
     pub(super) state: Arc<ConnectionState>,
@@ -128,7 +128,7 @@ fn builder(executor: SpawnAndWake, limits: UpstreamLimits) -> Builder<SpawnAndWa
     let mut builder = Builder::new(executor);
     builder
         .timer(TokioTimer::new())
-        // No call is sent before the peer has told how many it allows.
+        // No call is sent before the peer has announced how many it allows.
         .initial_max_send_streams(0)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)

@@ -3,6 +3,10 @@
 //! A piece is the part of a message that [`Reader::decrypt`](crate::vault::Reader::decrypt) answers in one turn. The stream
 //! decrypts and seals a piece and hands it to the connection before it begins the next one. So a stream holds the values of
 //! at most one piece, however much a message asks for and however slowly the client reads.
+//!
+//! When the token of the client has expired, or the issuer has withdrawn the token's key, the vault refuses each further decrypt
+//! and leaves the stream open; only a message with a new sealing key then ends the stream. The injector replaces the stream when its token is
+//! renewed, and drops the stream when the token expires (`resolve/driver.rs` of the injector).
 
 use std::{collections::VecDeque, sync::Arc, time::Instant, vec};
 
