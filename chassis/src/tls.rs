@@ -26,7 +26,7 @@ pub use files::{Authorities, Identity, TlsError};
 pub use peer_trust::PeerTrust;
 pub use reloader::Reloader;
 pub(crate) use reloader::{FileContent, WatchedFiles};
-pub use reloading::Reloading;
+pub use reloading::{Reloading, ReloadingSender};
 pub use server::ServerTls;
 
 /// Organization in the subject of every development CA. Services refuse such a CA on an address that other machines

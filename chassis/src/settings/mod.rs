@@ -204,13 +204,18 @@ impl Problems {
                 describe: Identity::describe,
             },
         );
-        let in_use = identity.clone();
-        self.certificates =
-            mem::take(&mut self.certificates).with(cert_setting, move || Some(in_use.current()?.not_after()));
+        self.add_own_certificate(cert_setting, &identity);
         Some(identity)
     }
 
-    /// Returns the certificates of all identities that were read so far.
+    /// Adds a certificate that this process presents, and that comes from the source that `setting` names.
+    pub fn add_own_certificate(&mut self, setting: &str, identity: &Reloading<Identity>) {
+        let in_use = identity.clone();
+        let not_after = move || Some(in_use.current()?.not_after());
+        self.certificates = mem::take(&mut self.certificates).with(setting, not_after);
+    }
+
+    /// Returns the certificates of all identities that were read or added so far.
     pub fn own_certificates(&self) -> OwnCertificates {
         self.certificates.clone()
     }
@@ -275,9 +280,7 @@ impl Problems {
             return;
         };
         let (identity, authorities) = self.reloader.listen_to(socket);
-        let in_use = identity.clone();
-        self.certificates =
-            mem::take(&mut self.certificates).with(setting, move || Some(in_use.current()?.not_after()));
+        self.add_own_certificate(setting, &identity);
         self.workload_api = Some((identity, authorities));
     }
 

@@ -16,6 +16,7 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime, pem::PemObject};
 use x509_parser::prelude::{FromDer, X509Certificate};
+use zeroize::Zeroizing;
 
 use super::{DEVELOPMENT_ORGANIZATION, provider};
 use crate::{caller, expiry};
@@ -125,16 +126,17 @@ impl Identity {
     /// Reads the chain and the key from PEM files. Refuses a key file that all users of the system may read, and a key that
     /// does not belong to the certificate.
     pub fn load(chain: &Path, key: &Path) -> Result<Self, TlsError> {
-        let certificates = certificates(chain)?;
-        let pem = zeroize::Zeroizing::new(read(key)?);
+        let certificates = certificates(chain, &read(chain)?)?;
+        let pem = Zeroizing::new(read(key)?);
         refuse_exposed(key)?;
-        let private = PrivateKeyDer::from_pem_slice(&pem).map_err(|_| TlsError::Missing {
-            path: key.to_owned(),
-            what: "private key",
-        })?;
-        let certified = CertifiedKey::from_der(certificates, private, &provider());
-        let certified = certified.map_err(|error| unusable(chain, key, error))?;
-        Ok(Self::of(chain.to_owned(), certified))
+        Self::new(chain, certificates, private_key(key, &pem)?).map_err(|error| unusable(chain, key, error))
+    }
+
+    /// Reads the chain and the key from PEM texts. Errors name `origin`, which stands for the file of both.
+    pub fn from_pem(origin: &str, chain: &[u8], key: &[u8]) -> Result<Self, TlsError> {
+        let path = Path::new(origin);
+        let (certificates, private) = (certificates(path, chain)?, private_key(path, key)?);
+        Self::new(path, certificates, private).map_err(|source| unusable_at(path, source))
     }
 
     /// Returns the identity of an X.509-SVID, whose first certificate is the leaf.
@@ -142,22 +144,24 @@ impl Identity {
         chain: Vec<CertificateDer<'static>>,
         key: PrivateKeyDer<'static>,
     ) -> Result<Self, TlsError> {
-        let path = PathBuf::from(SVID);
-        match CertifiedKey::from_der(chain, key, &provider()) {
-            Ok(certified) => Ok(Self::of(path, certified)),
-            Err(source) => Err(TlsError::Unusable { path, source }),
-        }
+        let path = Path::new(SVID);
+        Self::new(path, chain, key).map_err(|source| unusable_at(path, source))
     }
 
-    fn of(path: PathBuf, certified: CertifiedKey) -> Self {
+    fn new(
+        path: &Path,
+        chain: Vec<CertificateDer<'static>>,
+        key: PrivateKeyDer<'static>,
+    ) -> Result<Self, Error> {
+        let certified = CertifiedKey::from_der(chain, key, &provider())?;
         let leaf = certified.cert.first();
         let leaf = leaf.and_then(|leaf| X509Certificate::from_der(leaf).ok());
         let principal = leaf.and_then(|(_, leaf)| caller::principal_of(&leaf));
-        Self {
-            path,
+        Ok(Self {
+            path: path.to_owned(),
             principal,
             certified: Arc::new(certified),
-        }
+        })
     }
 
     /// Returns the principal that the certificate names.
@@ -220,10 +224,7 @@ impl Identity {
 
     /// Returns an error of rustls as an error about this file.
     pub(super) fn error(&self, source: Error) -> TlsError {
-        TlsError::Unusable {
-            path: self.path.clone(),
-            source,
-        }
+        unusable_at(&self.path, source)
     }
 
     pub(super) fn resolver(&self) -> Arc<SingleCertAndKey> {
@@ -246,10 +247,14 @@ fn unusable(chain: &Path, key: &Path, error: Error) -> TlsError {
             certificate: chain.to_owned(),
             key: key.to_owned(),
         },
-        source => TlsError::Unusable {
-            path: chain.to_owned(),
-            source,
-        },
+        source => unusable_at(chain, source),
+    }
+}
+
+fn unusable_at(path: &Path, source: Error) -> TlsError {
+    TlsError::Unusable {
+        path: path.to_owned(),
+        source,
     }
 }
 
@@ -293,10 +298,7 @@ impl Bundle {
         let mut roots = RootCertStore::empty();
         for certificate in &certificates {
             let added = roots.add(certificate.clone());
-            added.map_err(|source| TlsError::Unusable {
-                path: path.to_owned(),
-                source,
-            })?;
+            added.map_err(|source| unusable_at(path, source))?;
         }
         Ok(Self {
             certificates,
@@ -310,7 +312,7 @@ impl Authorities {
     pub fn load(path: &Path) -> Result<Self, TlsError> {
         Ok(Self {
             path: path.to_owned(),
-            trust: Trust::Any(Bundle::new(path, certificates(path)?)?),
+            trust: Trust::Any(Bundle::new(path, certificates(path, &read(path)?)?)?),
         })
     }
 
@@ -399,10 +401,7 @@ impl Authorities {
 
     /// Returns an error of rustls as an error about this file.
     pub(super) fn error(&self, error: impl std::fmt::Display) -> TlsError {
-        TlsError::Unusable {
-            path: self.path.clone(),
-            source: Error::General(error.to_string()),
-        }
+        unusable_at(&self.path, Error::General(error.to_string()))
     }
 
     /// Verifies the chain of a server, and not the name of the server.
@@ -439,12 +438,12 @@ fn is_development(der: &[u8]) -> bool {
     })
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let missing = || TlsError::Missing {
         path: path.to_owned(),
         what: "certificate",
     };
-    let found: Vec<_> = CertificateDer::pem_slice_iter(&read(path)?)
+    let found: Vec<_> = CertificateDer::pem_slice_iter(pem)
         .collect::<Result<_, _>>()
         .map_err(|_| missing())?;
     if found.is_empty() {
@@ -452,6 +451,13 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     } else {
         Ok(found)
     }
+}
+
+fn private_key(path: &Path, pem: &[u8]) -> Result<PrivateKeyDer<'static>, TlsError> {
+    PrivateKeyDer::from_pem_slice(pem).map_err(|_| TlsError::Missing {
+        path: path.to_owned(),
+        what: "private key",
+    })
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, TlsError> {

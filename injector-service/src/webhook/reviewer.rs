@@ -1,8 +1,8 @@
 //! Answers reviews with the settings of the webhook, and counts them.
 
-use std::{sync::Arc, time::Instant};
+use std::time::Instant;
 
-use arc_swap::ArcSwap;
+use chassis::tls::Reloading;
 use tokio::sync::{Mutex, Semaphore};
 
 use super::{
@@ -15,7 +15,7 @@ use super::{
 pub(super) struct Reviewer {
     pub(super) injection: InjectionSettings,
     /// The CAs of the vault, PEM.
-    pub(super) vault_ca: Arc<ArcSwap<String>>,
+    pub(super) vault_ca: Reloading<String>,
     pub(super) metrics: WebhookMetrics,
     /// The right to hold a request's body in memory.
     pub(super) bodies: Semaphore,
@@ -29,7 +29,9 @@ impl Reviewer {
         let _alone = self.review.lock().await;
         let began = Instant::now();
         let request = ReviewRequest::parse(body)?;
-        let answered = request.review(&self.injection, &self.vault_ca.load());
+        let vault_ca = self.vault_ca.current();
+        let vault_ca = vault_ca.expect("the content of a file is there from the start");
+        let answered = request.review(&self.injection, &vault_ca);
         self.metrics.count(answered.outcome);
         self.metrics.seconds.observe(began.elapsed().as_secs_f64());
         Ok(answered.answer.to_string())

@@ -5,6 +5,7 @@ use std::{convert::Infallible, net::SocketAddr, pin::pin, sync::Arc, time::Durat
 use chassis::{
     connection_slots::{Eviction, Holder, Slot, Slots},
     listen,
+    tls::ServerTls,
 };
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
@@ -16,12 +17,11 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
 };
-use rustls::ServerConfig;
 use tokio::{
     net::{TcpListener, TcpStream},
     time,
 };
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_rustls::server::TlsStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::reviewer::Reviewer;
@@ -45,7 +45,7 @@ const MAX_VALUES: usize = 300_000;
 /// Serves until `shutdown`, and then until the running reviews have ended, for `grace` at the most.
 pub(super) async fn serve(
     listener: TcpListener,
-    tls: Arc<ServerConfig>,
+    tls: ServerTls,
     reviewer: Arc<Reviewer>,
     shutdown: CancellationToken,
     grace: Duration,
@@ -73,25 +73,18 @@ pub(super) async fn serve(
     drop(time::timeout(grace, connections.wait()).await);
 }
 
-/// Completes the TLS handshake, and takes a connection slot. The connection keeps its handshake slot until then. A failure is logged:
-/// the usual cause is an API that does not trust the authority of the certificate.
+/// Completes the TLS handshake, and takes a connection slot. The connection keeps its handshake slot until then.
 async fn secure(
-    tls: Arc<ServerConfig>,
+    tls: ServerTls,
     stream: TcpStream,
     peer: SocketAddr,
     handshake: Slot,
     connections: Slots,
 ) -> Option<(TlsStream<TcpStream>, Slot)> {
-    handshake.started();
-    let secured = async {
-        let accepted = TlsAcceptor::from(tls).accept(stream).await;
-        let stream = accepted
-            .inspect_err(|error| tracing::info!(%peer, %error, "tls handshake refused"))
-            .ok()?;
-        Some((stream, connections.take(Holder::network(peer)).await))
-    };
-    let (stream, slot) = tokio::select! {
-        secured = time::timeout(listen::HANDSHAKE_TIMEOUT, secured) => secured.ok()??,
+    let (stream, _trust) = listen::handshake(&tls, stream, peer, &handshake).await?;
+    let taking = connections.take(Holder::network(peer));
+    let slot = tokio::select! {
+        taken = time::timeout(listen::HANDSHAKE_TIMEOUT, taking) => taken.ok()?,
         () = handshake.evicted() => return None,
     };
     slot.started();

@@ -10,16 +10,18 @@ use std::{
 
 use chassis::{
     args::ProcessArgs,
+    expiry::OwnCertificates,
     kubernetes::{ApiClient, ObjectName, SERVICE_ACCOUNT_DIR},
     pki::only_certificates,
     settings::{self, Problems, path},
+    tls::{Identity, Reloader, Reloading, ReloadingSender, ServerTls},
 };
 use clap::{Args, Parser};
 use proto::Principal;
 
 use super::{
     annotations,
-    certificate::{CertificateSource, OwnAuthority},
+    own_authority::OwnAuthority,
     sidecar::{DATA_PLANE_PORT, InjectionSettings},
 };
 
@@ -110,9 +112,15 @@ pub struct WebhookConfig {
     pub(super) listen: SocketAddr,
     pub(super) metrics_listen: SocketAddr,
     pub(super) injection: InjectionSettings,
-    /// The file with the CAs of the vault, and its content.
-    pub(super) vault_ca: (PathBuf, String),
-    pub(super) source: CertificateSource,
+    /// The CAs of the vault, PEM.
+    pub(super) vault_ca: Reloading<String>,
+    pub(super) tls: ServerTls,
+    /// The source of the certificate, unless it comes from files.
+    pub(super) own_authority: Option<OwnAuthority>,
+    /// The certificate of the HTTPS listener, for the metrics of its expiry.
+    pub(super) certificates: OwnCertificates,
+    /// Reads the files of the certificate and of the CAs again when they change.
+    pub(super) reloader: Reloader,
     pub(super) shutdown_delay: Duration,
     pub(super) shutdown_grace: Duration,
 }
@@ -129,16 +137,22 @@ impl WebhookSettings {
         let metrics_listen = p.address("--metrics-listen", &self.metrics_listen);
         let injection = self.injection(p);
         let vault_ca = self.vault_ca(p);
-        let source = self.source(p);
+        let certificate = self.certificate(p);
         let shutdown_delay = p.duration("--shutdown-delay", &self.shutdown_delay);
         let shutdown_grace = self.process.shutdown_grace(p);
+        let certificates = problems.own_certificates();
+        let reloader = problems.take_reloader();
         let config = (|| {
+            let (tls, own_authority) = certificate?;
             Some(WebhookConfig {
                 listen: listen?,
                 metrics_listen: metrics_listen?,
                 injection: injection?,
                 vault_ca: vault_ca?,
-                source: source?,
+                tls,
+                own_authority,
+                certificates,
+                reloader,
                 shutdown_delay: shutdown_delay?,
                 shutdown_grace: shutdown_grace?,
             })
@@ -203,13 +217,18 @@ impl WebhookSettings {
         None
     }
 
-    fn vault_ca(&self, problems: &mut Problems) -> Option<(PathBuf, String)> {
-        let file = problems.required("--vault-ca", path(&self.vault_ca))?;
-        let certificates = problems.take("--vault-ca", read_authorities(file))?;
-        Some((file.to_owned(), certificates))
+    fn vault_ca(&self, problems: &mut Problems) -> Option<Reloading<String>> {
+        let file = problems.required("--vault-ca", path(&self.vault_ca))?.to_owned();
+        problems.reloading(
+            "--vault-ca",
+            vec![file.clone()],
+            move || read_authorities(&file),
+            |pem| format!("{} CAs for new pods", pem.matches("-----BEGIN ").count()),
+        )
     }
 
-    fn source(&self, problems: &mut Problems) -> Option<CertificateSource> {
+    /// Returns the TLS of the HTTPS listener, and the own authority that its certificate comes from.
+    fn certificate(&self, problems: &mut Problems) -> Option<(ServerTls, Option<OwnAuthority>)> {
         let (certificate, key) = (path(&self.tls_cert), path(&self.tls_key));
         match &self.self_signed_secret {
             None => {
@@ -220,12 +239,10 @@ impl WebhookSettings {
                     );
                     return None;
                 }
-                let certificate = problems.required("--tls-cert", certificate);
-                let key = problems.required("--tls-key", key);
-                Some(CertificateSource::Files {
-                    certificate: certificate?.to_owned(),
-                    key: key?.to_owned(),
-                })
+                let identity = problems.identity(("--tls-cert", certificate), ("--tls-key", key))?;
+                let tls = ServerTls::http(identity, None);
+                problems.check_tls("--tls-cert", tls.config())?;
+                Some((tls, None))
             }
             Some(secret) => {
                 if certificate.is_some() || key.is_some() {
@@ -234,13 +251,20 @@ impl WebhookSettings {
                         "replaces --tls-cert and --tls-key; give one of both",
                     );
                 }
-                let own = self.own_authority(secret, problems)?;
-                Some(CertificateSource::OwnAuthority(own))
+                let (sender, identity) = ReloadingSender::new(None);
+                problems.add_own_certificate("--self-signed-secret", &identity);
+                let own = self.own_authority(secret, sender, problems)?;
+                Some((ServerTls::http(identity, None), Some(own)))
             }
         }
     }
 
-    fn own_authority(&self, secret: &str, problems: &mut Problems) -> Option<OwnAuthority> {
+    fn own_authority(
+        &self,
+        secret: &str,
+        certificate: ReloadingSender<Identity>,
+        problems: &mut Problems,
+    ) -> Option<OwnAuthority> {
         let secret = problems.parse("--self-signed-secret", secret);
         let configuration =
             problems.required("--webhook-configuration", self.webhook_configuration.as_deref());
@@ -256,12 +280,13 @@ impl WebhookSettings {
             secret: secret?,
             configuration: configuration?,
             service: service?,
+            certificate,
         })
     }
 }
 
 /// Reads the certificates of a file. Other content, such as a key, is left out, because pods get the text.
-pub(super) fn read_authorities(file: &Path) -> Result<String, String> {
+fn read_authorities(file: &Path) -> Result<String, String> {
     let fault = |fault: String| format!("{}: {fault}", file.display());
     let text = fs::read_to_string(file).map_err(|error| fault(error.to_string()))?;
     let certificates =
@@ -277,11 +302,11 @@ pub(super) fn read_authorities(file: &Path) -> Result<String, String> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 mod tests {
-    use std::time::SystemTime;
+    use std::{io::Write as _, os::unix::fs::OpenOptionsExt as _, time::SystemTime};
 
     use chassis::{
         args::defaults,
-        pki::{Ca, CaSpec},
+        pki::{Ca, CaSpec, Leaf, issue},
     };
     use tempfile::TempDir;
 
@@ -303,19 +328,33 @@ mod tests {
         (folder, settings)
     }
 
+    /// Writes a certificate and its key, and returns the files.
+    fn write_certificate(folder: &Path) -> (PathBuf, PathBuf) {
+        let (cert, key) = (folder.join("cert.pem"), folder.join("key.pem"));
+        let now = SystemTime::now();
+        let ca = Ca::generate(&CaSpec::for_any_name(now)).unwrap();
+        let issued = issue(&ca, &Leaf::server("webhook", now)).unwrap();
+        fs::write(&cert, &issued.cert_pem).unwrap();
+        let mut private = fs::OpenOptions::new();
+        let private = private.write(true).create_new(true).mode(0o600).open(&key);
+        private.unwrap().write_all(issued.key_pem.as_bytes()).unwrap();
+        (cert, key)
+    }
+
     fn mistakes(settings: WebhookSettings) -> String {
         settings.check().err().unwrap().to_string()
     }
 
     #[test]
     fn a_key_in_the_file_of_the_vaults_authorities_does_not_reach_pods() {
-        let (_folder, settings) = settings();
+        let (folder, settings) = settings();
+        let (cert, key) = write_certificate(folder.path());
         let settings = WebhookSettings {
-            tls_cert: Some("cert.pem".into()),
-            tls_key: Some("key.pem".into()),
+            tls_cert: Some(cert),
+            tls_key: Some(key),
             ..settings
         };
-        let (_, authorities) = settings.check().ok().unwrap().vault_ca;
+        let authorities = settings.check().unwrap().vault_ca.current().unwrap();
         assert!(authorities.starts_with("-----BEGIN CERTIFICATE-----"));
         assert!(!authorities.contains("PRIVATE KEY"));
     }
