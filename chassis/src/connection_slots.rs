@@ -275,6 +275,13 @@ impl Slot {
         self.shared.freed.notify_one();
     }
 
+    /// Notes that a call begins on the connection. The call runs until the returned value is dropped.
+    #[must_use]
+    pub fn begin_call(self: &Arc<Self>) -> RunningCall {
+        self.call_began();
+        RunningCall(self.clone())
+    }
+
     /// Notes that a call begins on the connection.
     pub fn call_began(&self) {
         self.state.calls.fetch_add(1, Relaxed);
@@ -306,6 +313,15 @@ impl Slot {
     /// Returns a token whose cancellation evicts the connection.
     pub(crate) fn evictor(&self) -> CancellationToken {
         self.state.evicted.clone()
+    }
+}
+
+/// A running call, which keeps its connection from counting as idle.
+pub struct RunningCall(Arc<Slot>);
+
+impl Drop for RunningCall {
+    fn drop(&mut self) {
+        self.0.call_ended();
     }
 }
 

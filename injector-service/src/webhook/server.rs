@@ -100,7 +100,7 @@ async fn serve_connection(
     let slot = Arc::new(slot);
     let evicted = slot.evicted();
     let service = service_fn(move |request| {
-        let (reviewer, running) = (reviewer.clone(), RunningReview::begin(&slot));
+        let (reviewer, running) = (reviewer.clone(), slot.begin_call());
         async move {
             let answer = answer(&reviewer, request).await;
             drop(running);
@@ -124,22 +124,6 @@ async fn serve_connection(
     };
     if let Err(error) = ended {
         tracing::debug!(error, "connection ended");
-    }
-}
-
-/// Keeps a connection from being evicted while a review is running on it.
-struct RunningReview(Arc<Slot>);
-
-impl RunningReview {
-    fn begin(slot: &Arc<Slot>) -> Self {
-        slot.call_began();
-        Self(slot.clone())
-    }
-}
-
-impl Drop for RunningReview {
-    fn drop(&mut self) {
-        self.0.call_ended();
     }
 }
 
