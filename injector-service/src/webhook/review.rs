@@ -90,7 +90,8 @@ impl ReviewRequest {
                 self.answer(Outcome::Injected, allowed)
             }
             Err(denial) => {
-                tracing::info!(namespace = self.namespace, pod = self.pod(), %denial, "pod denied");
+                let reason = denial.to_string();
+                tracing::info!(namespace = self.namespace, pod = self.pod(), reason, "pod denied");
                 self.answer(Outcome::Denied, denied(&denial))
             }
         }
