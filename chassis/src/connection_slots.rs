@@ -202,7 +202,7 @@ impl SlotTable {
                 kind = shared.kind,
                 limit = shared.limit,
                 count = self.evicted_since_log,
-                "connections closed to make room for others"
+                "evicted to make room for others"
             );
             self.last_log = Some(Instant::now());
             self.evicted_since_log = 0;
@@ -293,6 +293,11 @@ impl Slot {
     /// Notes that a call has ended.
     pub fn call_ended(&self) {
         self.state.calls.fetch_sub(1, Relaxed);
+    }
+
+    /// Returns the peer that the connection counts for.
+    pub fn holder(&self) -> &Holder {
+        &self.holder
     }
 
     /// Returns true when no call is running and the connection has started.

@@ -4,6 +4,7 @@
 //! (`server`, `review`) and renews the listener's certificate unless files have it (`own_authority`).
 
 mod annotations;
+mod bodies;
 mod conflicts;
 mod denial;
 mod inject;
@@ -24,14 +25,11 @@ use chassis::{
     expiry::OwnCertificates, keepalive::TcpTimeout, listen, probe, process_metrics, signal::ServiceSignals,
 };
 use prometheus_client::registry::Registry;
-use tokio::{
-    net::TcpListener,
-    sync::{Mutex, Semaphore},
-    time::sleep,
-};
+use tokio::{net::TcpListener, sync::Mutex, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::spawn_until;
+use bodies::Bodies;
 use metrics::WebhookMetrics;
 use reviewer::Reviewer;
 
@@ -80,7 +78,7 @@ pub async fn run(config: WebhookConfig, listeners: WebhookListeners, signals: Se
         injection: config.injection,
         vault_ca: config.vault_ca,
         metrics,
-        bodies: Semaphore::new(server::MAX_BODIES),
+        bodies: Bodies::new(),
         review: Mutex::new(()),
     });
     if let (Ok(address), Ok(metrics)) = addresses {

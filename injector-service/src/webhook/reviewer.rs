@@ -3,9 +3,10 @@
 use std::time::Instant;
 
 use chassis::tls::Reloading;
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::Mutex;
 
 use super::{
+    bodies::Bodies,
     metrics::{Outcome, WebhookMetrics},
     review::{ReviewError, ReviewRequest},
     sidecar::InjectionSettings,
@@ -17,8 +18,7 @@ pub(super) struct Reviewer {
     /// The CAs of the vault, PEM.
     pub(super) vault_ca: Reloading<String>,
     pub(super) metrics: WebhookMetrics,
-    /// The right to hold a request's body in memory.
-    pub(super) bodies: Semaphore,
+    pub(super) bodies: Bodies,
     /// Held during a review, so that one body is parsed at a time: a parsed body needs many times its length.
     pub(super) review: Mutex<()>,
 }

@@ -301,7 +301,7 @@ fn read_authorities(file: &Path) -> Result<String, String> {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test that panics has failed")]
-mod tests {
+pub(super) mod tests {
     use std::{io::Write as _, os::unix::fs::OpenOptionsExt as _, time::SystemTime};
 
     use chassis::{
@@ -341,12 +341,8 @@ mod tests {
         (cert, key)
     }
 
-    fn mistakes(settings: WebhookSettings) -> String {
-        settings.check().err().unwrap().to_string()
-    }
-
-    #[test]
-    fn a_key_in_the_file_of_the_vaults_authorities_does_not_reach_pods() {
+    /// Returns checked settings with a certificate in files.
+    pub(in crate::webhook) fn config() -> (TempDir, WebhookConfig) {
         let (folder, settings) = settings();
         let (cert, key) = write_certificate(folder.path());
         let settings = WebhookSettings {
@@ -354,7 +350,18 @@ mod tests {
             tls_key: Some(key),
             ..settings
         };
-        let authorities = settings.check().unwrap().vault_ca.current().unwrap();
+        let config = settings.check().map_err(|problems| problems.to_string());
+        (folder, config.unwrap())
+    }
+
+    fn mistakes(settings: WebhookSettings) -> String {
+        settings.check().err().unwrap().to_string()
+    }
+
+    #[test]
+    fn a_key_in_the_file_of_the_vaults_authorities_does_not_reach_pods() {
+        let (_folder, config) = config();
+        let authorities = config.vault_ca.current().unwrap();
         assert!(authorities.starts_with("-----BEGIN CERTIFICATE-----"));
         assert!(!authorities.contains("PRIVATE KEY"));
     }
