@@ -101,7 +101,7 @@ pub(crate) fn failure_kind(error: &CertificatesError) -> FailureKind {
     match error {
         CertificatesError::Api(error) => match error {
             ApiError::NotInCluster(_) => FailureKind::Configuration,
-            ApiError::ServiceAccount { .. } => FailureKind::File,
+            ApiError::ServiceAccount { .. } | ApiError::Token(_) => FailureKind::File,
             ApiError::Unreachable { .. } | ApiError::Timeout => FailureKind::Unavailable,
             ApiError::Malformed(_) => FailureKind::Internal,
             ApiError::Refused { code, .. } => match *code {
