@@ -9,6 +9,7 @@ use prometheus_client::{
 };
 
 use super::refusal::TokenRefusal;
+use crate::expiry::unix_seconds;
 
 /// The outcome of a token that was verified.
 const OK: &str = "ok";
@@ -74,10 +75,7 @@ impl JwtMetrics {
             self.failures.get_or_create(&issuer).inc();
             return;
         }
-        let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-        let seconds = since_epoch.unwrap_or_default().as_secs();
-        self.read
-            .get_or_create(&issuer)
-            .set(i64::try_from(seconds).unwrap_or(i64::MAX));
+        let now = unix_seconds(SystemTime::now());
+        self.read.get_or_create(&issuer).set(now);
     }
 }

@@ -8,6 +8,7 @@ mod client;
 mod error;
 #[cfg(test)]
 mod fake_api;
+pub mod members;
 mod name;
 mod secret;
 

@@ -1,5 +1,6 @@
 //! Adds the sidecar to a pod. A function of the pod and the settings alone, so that a second review of the result changes nothing.
 
+use chassis::kubernetes::members;
 use serde_json::{Value, json};
 
 use super::{
@@ -62,11 +63,11 @@ pub(super) fn inject(
 }
 
 fn add_metadata(pod: &mut Value, vault_ca: &str) {
-    let metadata = pod::object(pod, "metadata");
-    let annotations = pod::object(metadata, "annotations");
-    pod::set(annotations, STATUS, "injected");
-    pod::set(annotations, VAULT_CA, vault_ca);
-    pod::set(pod::object(metadata, "labels"), LABEL, "true");
+    let metadata = members::object(pod, "metadata");
+    let annotations = members::object(metadata, "annotations");
+    members::set(annotations, STATUS, "injected");
+    members::set(annotations, VAULT_CA, vault_ca);
+    members::set(members::object(metadata, "labels"), LABEL, "true");
 }
 
 /// Adds variables to the program's containers, init containers included. A variable that a container has already stays. The new
@@ -77,7 +78,7 @@ fn add_variables(pod: &mut Value, variables: &[Value]) {
         if name == NAME || mesh::is_of_mesh(name) {
             return;
         }
-        let env = pod::array(container, "env");
+        let env = members::array(container, "env");
         let missing = variables
             .iter()
             .filter(|variable| pod::position(env, pod::name(variable)).is_none());
@@ -107,7 +108,7 @@ fn without_settings(mut sidecar: Value) -> Value {
             probe.retain(|member, _| !ACTIONS.contains(&member.as_str()));
         }
     }
-    let env = pod::array(&mut sidecar, "env");
+    let env = members::array(&mut sidecar, "env");
     env.retain(|variable| !pod::name(variable).starts_with(sidecar::VARIABLES));
     sidecar
 }
