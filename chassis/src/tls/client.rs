@@ -8,8 +8,10 @@ use rustls::{
 };
 
 use super::{
+    authorities::Authorities,
+    error::TlsError,
     exact_peer::ExactPeer,
-    files::{Authorities, Identity, TlsError},
+    identity::Identity,
     peer_trust::PeerRole,
     provider,
     reloading::Reloading,

@@ -13,10 +13,7 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, UnixTime};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::{
-    files::{Authorities, TlsError},
-    provider,
-};
+use super::{authorities::Authorities, error::TlsError, provider};
 use crate::{caller, expiry};
 
 /// The need of a listener for the certificates of its clients.

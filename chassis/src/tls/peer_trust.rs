@@ -6,8 +6,8 @@ use rustls::server::danger::ClientCertVerifier as _;
 use rustls_pki_types::{CertificateDer, UnixTime};
 
 use super::{
+    authorities::Authorities,
     client_verifier::{CertificateNeed, ClientVerifier},
-    files::Authorities,
     reloading::Reloading,
 };
 

@@ -18,7 +18,8 @@ use tokio::{
 };
 
 use super::{
-    files::{Authorities, Identity},
+    authorities::Authorities,
+    identity::Identity,
     reloading::{Reloading, ReloadingSender},
     spiffe::{SpiffeSocket, WorkloadApi},
 };

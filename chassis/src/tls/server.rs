@@ -8,8 +8,10 @@ use rustls::{
 };
 
 use super::{
+    authorities::Authorities,
     client_verifier::{CertificateNeed, ClientVerifier},
-    files::{Authorities, Identity, TlsError},
+    error::TlsError,
+    identity::Identity,
     peer_trust::PeerRole,
     provider,
     reloading::Reloading,

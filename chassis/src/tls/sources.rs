@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rustls_pki_types::CertificateDer;
 
 use super::{
-    files::{Authorities, Identity, TlsError},
+    authorities::Authorities,
+    error::TlsError,
+    identity::Identity,
     peer_trust::{PeerRole, PeerTrust},
     reloading::Reloading,
 };

@@ -21,7 +21,8 @@ use tonic_prost::ProstCodec;
 use tower::service_fn;
 
 use super::{
-    files::{Authorities, Identity},
+    authorities::Authorities,
+    identity::Identity,
     reloading::{Reloading, ReloadingSender},
 };
 use crate::telemetry::chain;
