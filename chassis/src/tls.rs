@@ -29,7 +29,7 @@ pub use exact_peer::WrongPeer;
 pub use identity::Identity;
 pub use peer_trust::PeerTrust;
 pub use reloader::Reloader;
-pub(crate) use reloader::{FileContent, WatchedFiles};
+pub(crate) use reloader::{ContentRules, WatchedFiles};
 pub use reloading::{Reloading, ReloadingSender};
 pub use server::ServerTls;
 

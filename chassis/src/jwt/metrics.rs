@@ -62,7 +62,7 @@ impl JwtMetrics {
         drop(self.read.get_or_create(&Issuer { issuer }));
     }
 
-    pub(super) fn verified(&self, refused: Option<TokenRefusal>) {
+    pub(super) fn count(&self, refused: Option<TokenRefusal>) {
         let outcome = refused.map_or(OK, TokenRefusal::name);
         self.tokens.get_or_create(&Outcome { outcome }).inc();
     }

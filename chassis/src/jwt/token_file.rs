@@ -110,7 +110,7 @@ impl TokenFile {
             Err(error) => tracing::warn!(
                 %file,
                 error,
-                "the file of the token cannot be used; a present token stays until it expires"
+                "the token file cannot be used; the last token stays in use until it expires"
             ),
         }
     }

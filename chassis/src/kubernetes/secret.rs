@@ -91,7 +91,7 @@ fn is_own(object: &Value) -> bool {
     label.and_then(Value::as_str) == Some("true")
 }
 
-/// Returns the entries of a Secret that are text in base64. Other entries are not of this program.
+/// Returns the entries of a Secret. An entry that is not UTF-8 in base64 is returned as empty text.
 fn data_of(object: &Value) -> SecretData {
     let Some(data) = object.get("data").and_then(Value::as_object) else {
         return SecretData::new();

@@ -14,7 +14,7 @@ use std::{
 use crate::{
     authz::{Binding, Policy, Role, Scope},
     expiry::OwnCertificates,
-    tls::{Authorities, FileContent, Identity, Reloader, Reloading, TlsError, WatchedFiles},
+    tls::{Authorities, ContentRules, Identity, Reloader, Reloading, TlsError, WatchedFiles},
 };
 use proto::{Principal, WorkspaceName};
 
@@ -196,7 +196,7 @@ impl Problems {
             cert_setting,
             files,
             first.ok()?,
-            FileContent {
+            ContentRules {
                 load: Box::new(move || Identity::load(&cert, &key).map_err(|error| error.to_string())),
                 check: Box::new(move |current, renewed| {
                     check(current, renewed).map_err(|error| error.to_string())
@@ -254,7 +254,7 @@ impl Problems {
         describe: fn(&T) -> String,
     ) -> Option<Reloading<T>> {
         let first = self.take(setting, load())?;
-        let content = FileContent {
+        let content = ContentRules {
             load: Box::new(move || load().map_err(|error| error.to_string())),
             check: Box::new(|_, _| Ok(())),
             describe,
@@ -267,7 +267,7 @@ impl Problems {
         setting: &str,
         files: Vec<PathBuf>,
         first: T,
-        content: FileContent<T>,
+        content: ContentRules<T>,
     ) -> Reloading<T> {
         let (watched, reloading) = WatchedFiles::new(setting, files, first, content);
         self.reloader.add(watched);
@@ -288,7 +288,7 @@ impl Problems {
     /// is no mistake.
     pub fn check_tls<C>(&mut self, setting: &str, config: Result<C, TlsError>) -> Option<()> {
         match config {
-            Ok(_) | Err(TlsError::NotYet) => Some(()),
+            Ok(_) | Err(TlsError::NotReceived) => Some(()),
             Err(error) => {
                 self.add(setting, error);
                 None

@@ -64,7 +64,7 @@ impl ClientTls {
                     identity,
                     authorities,
                 } = parts;
-                let servers = authorities.as_ref().ok_or(TlsError::NotYet)?;
+                let servers = authorities.as_ref().ok_or(TlsError::NotReceived)?;
                 client(
                     identity.as_deref(),
                     servers,

@@ -84,9 +84,9 @@ pub enum TlsError {
         /// The file.
         path: PathBuf,
     },
-    /// The source of a certificate or of CAs has sent none yet.
-    #[error("the source of this service's certificate has sent none yet")]
-    NotYet,
+    /// The Workload API has not sent a certificate and CAs yet.
+    #[error("no certificate and CAs have come from the Workload API yet")]
+    NotReceived,
 }
 
 pub(super) fn unusable_at(path: &Path, source: Error) -> TlsError {

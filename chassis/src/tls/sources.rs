@@ -111,7 +111,7 @@ impl<C> TlsSources<C> {
 
 fn seen<T>(source: Option<&mut Reloading<T>>) -> Result<Option<Arc<T>>, TlsError> {
     match source {
-        Some(source) => source.see().map(Some).ok_or(TlsError::NotYet),
+        Some(source) => source.see().map(Some).ok_or(TlsError::NotReceived),
         None => Ok(None),
     }
 }

@@ -1,4 +1,5 @@
-//! The reasons for which a pod that asks for a sidecar is denied. Kubernetes shows the text to whoever creates the pod.
+//! The reasons for which a pod that asks for a sidecar is denied. Kubernetes shows the text to the user or controller that creates the
+//! pod.
 
 use http::StatusCode;
 

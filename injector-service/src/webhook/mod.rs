@@ -79,7 +79,7 @@ pub async fn run(config: WebhookConfig, listeners: WebhookListeners, signals: Se
         vault_ca: config.vault_ca,
         metrics,
         bodies: Bodies::new(),
-        review: Mutex::new(()),
+        one_at_a_time: Mutex::new(()),
     });
     if let (Ok(address), Ok(metrics)) = addresses {
         tracing::info!(%address, %metrics, "webhook is serving");

@@ -3,7 +3,9 @@
 use std::time::{Duration, SystemTime};
 
 use chassis::{
-    kubernetes::{ApiClient, CertificatesError, NamespacedName, ObjectName, in_one_secret, set_ca_bundle},
+    kubernetes::{
+        ApiClient, CertificatesError, NamespacedName, ObjectName, renew_in_one_secret, set_ca_bundle,
+    },
     pki::RenewalPlan,
     telemetry::chain,
     tls::{Identity, ReloadingSender, TlsError},
@@ -65,7 +67,7 @@ impl OwnAuthority {
     /// Renews the certificate, and makes the API trust its authority. The API has to trust the authority before a connection
     /// presents the certificate, whichever replica issued it.
     async fn renew(&self) -> Result<(), RenewalError> {
-        let renewed = in_one_secret(&self.api, &self.secret, &self.plan(), SystemTime::now()).await?;
+        let renewed = renew_in_one_secret(&self.api, &self.secret, &self.plan(), SystemTime::now()).await?;
         if renewed.authorities_changed || renewed.leaf_made {
             let (authorities, leaf) = (renewed.authorities_changed, renewed.leaf_made);
             tracing::info!(secret = %self.secret, authorities, leaf, "certificates renewed");

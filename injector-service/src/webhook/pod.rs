@@ -1,4 +1,4 @@
-//! Reading pods, which are JSON values so that fields that this program does not know stay as they are.
+//! Reads and changes pods. A pod is a JSON value, so that fields that this program does not know stay as they are.
 
 use chassis::kubernetes::members;
 use serde_json::{Map, Value};

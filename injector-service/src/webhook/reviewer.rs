@@ -20,13 +20,13 @@ pub(super) struct Reviewer {
     pub(super) metrics: WebhookMetrics,
     pub(super) bodies: Bodies,
     /// Held during a review, so that one body is parsed at a time: a parsed body needs many times its length.
-    pub(super) review: Mutex<()>,
+    pub(super) one_at_a_time: Mutex<()>,
 }
 
 impl Reviewer {
     /// Returns the answer to a review, both as JSON.
     pub(super) async fn answer(&self, body: &[u8]) -> Result<String, ReviewError> {
-        let _alone = self.review.lock().await;
+        let _alone = self.one_at_a_time.lock().await;
         let began = Instant::now();
         let request = ReviewRequest::parse(body)?;
         let vault_ca = self.vault_ca.current();

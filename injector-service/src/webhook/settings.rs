@@ -22,10 +22,12 @@ use proto::Principal;
 use super::{
     annotations,
     own_authority::OwnAuthority,
+    quantity::ResourceAmount,
     sidecar::{DATA_PLANE_PORT, InjectionSettings},
 };
 
-/// Kubernetes accepts no token of less than ten minutes. The vault accepts a token until it expires, also when its pod is gone.
+/// Life of the sidecars' tokens in seconds. Kubernetes issues no token for less than 10 minutes. The vault accepts a token until the
+/// token expires, even when the pod of the token no longer exists: a long life is a risk.
 const TOKEN_SECONDS: RangeInclusive<u64> = 600..=86_400;
 /// Maximum size of the vault's CAs in bytes. All annotations of an object together have 256 KiB at most.
 const MAX_AUTHORITIES: usize = 128 << 10;
@@ -59,7 +61,7 @@ pub struct WebhookSettings {
     /// The principal that the vault's certificate names: spiffe://… or dns:NAME
     #[arg(long, value_name = "PRINCIPAL")]
     pub vault_id: Option<String>,
-    /// CAs that the vault's certificate comes from, PEM; new pods get the present content
+    /// CAs of the vault's certificate, PEM. A change of the file applies to pods that are created later
     #[arg(long, value_name = "FILE")]
     pub vault_ca: Option<PathBuf>,
     /// Audience of the sidecars' tokens, which the vault's --jwt-issuer names
@@ -167,7 +169,7 @@ impl WebhookSettings {
         let vault = vault.and_then(|vault| problems.parse("--vault", vault));
         let vault_id = problems.required("--vault-id", self.vault_id.as_deref());
         let vault_id = vault_id.and_then(|id| problems.take("--vault-id", Principal::parse(id)));
-        let cpu = problems.take("--cpu", annotations::cpu(&self.cpu));
+        let cpu = problems.take("--cpu", ResourceAmount::parse(&self.cpu));
         let memory = problems.take("--memory", annotations::memory(&self.memory));
         if self.token_audience.is_empty() {
             problems.add("--token-audience", "is empty");

@@ -37,7 +37,7 @@ fn reviewer() -> (TempDir, Reviewer) {
         vault_ca: config.vault_ca,
         metrics: WebhookMetrics::register(&mut Registry::default()),
         bodies: Bodies::new(),
-        review: Mutex::new(()),
+        one_at_a_time: Mutex::new(()),
     };
     (folder, reviewer)
 }
