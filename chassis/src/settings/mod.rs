@@ -187,7 +187,11 @@ impl Problems {
         let (cert, key) = (cert?.to_owned(), key?.to_owned());
         let files = vec![cert.clone(), key.clone()];
         let setting_of = |error: &TlsError| match error {
-            TlsError::Read { path, .. } | TlsError::Missing { path, .. } if *path == key => key_setting,
+            TlsError::Read { path, .. } | TlsError::Missing { path, .. } | TlsError::BrokenPem { path }
+                if *path == key =>
+            {
+                key_setting
+            }
             TlsError::KeyExposed { .. } => key_setting,
             _ => cert_setting,
         };

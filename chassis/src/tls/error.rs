@@ -27,6 +27,12 @@ pub enum TlsError {
         /// The expected kind.
         what: &'static str,
     },
+    /// The PEM text of a file is broken. The fault is not named, because the text may be a key.
+    #[error("{path}: its PEM text is broken or not complete; is the file still being written?", path = path.display())]
+    BrokenPem {
+        /// The file.
+        path: PathBuf,
+    },
     /// The private key can be read by others than its owner and group.
     #[error("{path}: others may read this private key; chmod it to 600 or 640", path = path.display())]
     KeyExposed {

@@ -10,7 +10,10 @@ use rustls::{
     Error,
     sign::{CertifiedKey, SingleCertAndKey},
 };
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use rustls_pki_types::{
+    CertificateDer, PrivateKeyDer,
+    pem::{self, PemObject as _},
+};
 use x509_parser::prelude::{FromDer, X509Certificate};
 use zeroize::Zeroizing;
 
@@ -170,25 +173,24 @@ fn unusable(chain: &Path, key: &Path, error: Error) -> TlsError {
 }
 
 pub(super) fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let missing = || TlsError::Missing {
-        path: path.to_owned(),
-        what: "certificate",
-    };
-    let found: Vec<_> = CertificateDer::pem_slice_iter(pem)
-        .collect::<Result<_, _>>()
-        .map_err(|_| missing())?;
-    if found.is_empty() {
-        Err(missing())
-    } else {
-        Ok(found)
-    }
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    let found = found.and_then(|found| match found.is_empty() {
+        true => Err(pem::Error::NoItemsFound),
+        false => Ok(found),
+    });
+    found.map_err(|error| pem_error(path, "certificate", error))
 }
 
 fn private_key(path: &Path, pem: &[u8]) -> Result<PrivateKeyDer<'static>, TlsError> {
-    PrivateKeyDer::from_pem_slice(pem).map_err(|_| TlsError::Missing {
-        path: path.to_owned(),
-        what: "private key",
-    })
+    PrivateKeyDer::from_pem_slice(pem).map_err(|error| pem_error(path, "private key", error))
+}
+
+fn pem_error(path: &Path, what: &'static str, error: pem::Error) -> TlsError {
+    let path = path.to_owned();
+    match error {
+        pem::Error::NoItemsFound => TlsError::Missing { path, what },
+        _ => TlsError::BrokenPem { path },
+    }
 }
 
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
