@@ -202,7 +202,7 @@ impl SlotTable {
                 kind = shared.kind,
                 limit = shared.limit,
                 count = self.evicted_since_log,
-                "connections closed to make room for others"
+                "evicted to make room for others"
             );
             self.last_log = Some(Instant::now());
             self.evicted_since_log = 0;
@@ -275,6 +275,13 @@ impl Slot {
         self.shared.freed.notify_one();
     }
 
+    /// Notes that a call begins on the connection. The call runs until the returned value is dropped.
+    #[must_use]
+    pub fn begin_call(self: &Arc<Self>) -> RunningCall {
+        self.call_began();
+        RunningCall(self.clone())
+    }
+
     /// Notes that a call begins on the connection.
     pub fn call_began(&self) {
         self.state.calls.fetch_add(1, Relaxed);
@@ -286,6 +293,11 @@ impl Slot {
     /// Notes that a call has ended.
     pub fn call_ended(&self) {
         self.state.calls.fetch_sub(1, Relaxed);
+    }
+
+    /// Returns the peer that the connection counts for.
+    pub fn holder(&self) -> &Holder {
+        &self.holder
     }
 
     /// Returns true when no call is running and the connection has started.
@@ -306,6 +318,15 @@ impl Slot {
     /// Returns a token whose cancellation evicts the connection.
     pub(crate) fn evictor(&self) -> CancellationToken {
         self.state.evicted.clone()
+    }
+}
+
+/// A running call, which keeps its connection from counting as idle.
+pub struct RunningCall(Arc<Slot>);
+
+impl Drop for RunningCall {
+    fn drop(&mut self) {
+        self.0.call_ended();
     }
 }
 

@@ -144,7 +144,7 @@ impl Collector for OwnCertificates {
         )?;
         for Certificate { setting, not_after } in self.0.iter() {
             if let Some(not_after) = not_after() {
-                let gauge = ConstGauge::new(seconds(not_after));
+                let gauge = ConstGauge::new(unix_seconds(not_after));
                 gauge.encode(expiry.encode_family(&[("certificate", setting.as_str())])?)?;
             }
         }
@@ -152,14 +152,15 @@ impl Collector for OwnCertificates {
     }
 }
 
-fn seconds(time: SystemTime) -> i64 {
+/// Returns a time in seconds since 1970, and 0 for an earlier time.
+pub fn unix_seconds(time: SystemTime) -> i64 {
     let since_epoch = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since_epoch.as_secs()).unwrap_or(i64::MAX)
 }
 
 /// Returns a time as text, in UTC.
-pub(crate) fn text(time: SystemTime) -> String {
-    Timestamp::from_second(seconds(time))
+pub fn text(time: SystemTime) -> String {
+    Timestamp::from_second(unix_seconds(time))
         .unwrap_or(Timestamp::MAX)
         .to_string()
 }

@@ -21,6 +21,7 @@ pub mod grpc;
 mod guarded_response;
 pub mod health;
 pub mod healthcheck;
+mod https_client;
 pub mod jwt;
 pub mod keepalive;
 pub mod kubernetes;

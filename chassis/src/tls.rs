@@ -5,10 +5,12 @@
 //! [`Identity`] and [`Authorities`] are read from files. A service reads its files again when they change ([`Reloader`]),
 //! and a [`ServerTls`] or [`ClientTls`] makes each handshake with the contents at that time.
 
+mod authorities;
 mod client;
 mod client_verifier;
+mod error;
 mod exact_peer;
-mod files;
+mod identity;
 mod peer_trust;
 mod reloader;
 mod reloading;
@@ -20,13 +22,15 @@ use std::sync::Arc;
 
 use rustls::crypto::{CryptoProvider, ring};
 
+pub use authorities::Authorities;
 pub use client::{ClientTls, ClientTlsChanges, grpc_client, grpc_client_by_host};
+pub use error::TlsError;
 pub use exact_peer::WrongPeer;
-pub use files::{Authorities, Identity, TlsError};
+pub use identity::Identity;
 pub use peer_trust::PeerTrust;
 pub use reloader::Reloader;
-pub(crate) use reloader::{FileContent, WatchedFiles};
-pub use reloading::Reloading;
+pub(crate) use reloader::{ContentRules, WatchedFiles};
+pub use reloading::{Reloading, ReloadingSender};
 pub use server::ServerTls;
 
 /// Organization in the subject of every development CA. Services refuse such a CA on an address that other machines

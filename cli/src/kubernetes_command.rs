@@ -8,7 +8,7 @@ use std::{
 use chassis::{
     kubernetes::{
         ApiClient, ApiError, CertificatesError, NamespacedName, ObjectName, SERVICE_ACCOUNT_DIR,
-        in_two_secrets,
+        renew_in_two_secrets,
     },
     pki::{RenewError, RenewalPlan},
 };
@@ -66,7 +66,8 @@ impl KubernetesCommand {
         let api = ApiClient::in_cluster(&args.service_account_dir)?;
         let secret = args.secret_named(args.secret.clone());
         let authority = args.secret_named(args.secret.with_suffix("-ca")?);
-        let renewed = in_two_secrets(&api, &secret, &authority, &args.plan(), SystemTime::now()).await?;
+        let renewed =
+            renew_in_two_secrets(&api, &secret, &authority, &args.plan(), SystemTime::now()).await?;
         let authority = renewed
             .authorities_changed
             .then(|| format!("a certificate authority, in the Secret {authority}"));
@@ -101,7 +102,7 @@ pub(crate) fn failure_kind(error: &CertificatesError) -> FailureKind {
     match error {
         CertificatesError::Api(error) => match error {
             ApiError::NotInCluster(_) => FailureKind::Configuration,
-            ApiError::ServiceAccount { .. } => FailureKind::File,
+            ApiError::ServiceAccount { .. } | ApiError::Token(_) => FailureKind::File,
             ApiError::Unreachable { .. } | ApiError::Timeout => FailureKind::Unavailable,
             ApiError::Malformed(_) => FailureKind::Internal,
             ApiError::Refused { code, .. } => match *code {

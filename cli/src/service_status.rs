@@ -2,11 +2,12 @@
 
 use std::{
     net::SocketAddr,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use chassis::{
     caller::Peer,
+    expiry,
     health::READINESS,
     healthcheck::{self, NotReady},
     jwt::ClaimedIdentity,
@@ -14,7 +15,6 @@ use chassis::{
 };
 use http::{Request, Response, StatusCode};
 use http_body_util::Full;
-use jiff::Timestamp;
 use proto::{
     injector::v1::{ListServersRequest, server_service_client::ServerServiceClient},
     vault::v1::{ListWorkspacesRequest, workspace_service_client::WorkspaceServiceClient},
@@ -240,7 +240,7 @@ fn client_identity(connection: &Connection) -> Option<ClientIdentity> {
     match client_peer(connection)? {
         Peer::Known { principal, not_after } => Some(ClientIdentity {
             principal: principal.to_string(),
-            not_after: utc(not_after),
+            not_after: expiry::text(not_after),
         }),
         Peer::Anonymous | Peer::Unusable(_) => None,
     }
@@ -253,12 +253,4 @@ pub(crate) fn client_peer(connection: &Connection) -> Option<Peer> {
     }
     let certificate = CertificateDer::from_pem_file(connection.cert()?).ok()?;
     Some(Peer::of_verified(Some(&[certificate])))
-}
-
-fn utc(time: SystemTime) -> String {
-    let seconds = time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let stamp = i64::try_from(seconds)
-        .ok()
-        .and_then(|seconds| Timestamp::from_second(seconds).ok());
-    stamp.map(|stamp| stamp.to_string()).unwrap_or_default()
 }

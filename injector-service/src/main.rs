@@ -76,7 +76,8 @@ fn serve_webhook(settings: WebhookSettings) -> ExitCode {
         },
         async |config, signals| {
             let listeners = WebhookListeners::bind(&config).await?;
-            Ok(webhook::run(config, listeners, signals).await?)
+            webhook::run(config, listeners, signals).await;
+            Ok(())
         },
     )
 }

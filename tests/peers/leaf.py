@@ -72,21 +72,21 @@ def renew(pki: Path, name: str) -> None:
         new.rename(pki / file)
 
 
-def self_signed(folder: Path, name: str) -> tuple[Path, Path]:
+def self_signed(folder: Path, name: str, *, expired: bool = False) -> tuple[Path, Path]:
     """Makes the certificate of a server, which is its own authority, and its key. `name` is `DNS:…` or `IP:…`."""
     kind, value = name.split(":")
     alternative = x509.DNSName(value) if kind == "DNS" else x509.IPAddress(ip_address(value))
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a server of a test")])
     key = ec.generate_private_key(ec.SECP256R1())
-    now = datetime.now(timezone.utc)
+    end = datetime.now(timezone.utc) + timedelta(hours=-1 if expired else 24)
     certificate = (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(days=1))
+        .not_valid_before(end - timedelta(hours=25))
+        .not_valid_after(end)
         .add_extension(x509.SubjectAlternativeName([alternative]), critical=False)
         .sign(key, hashes.SHA256())
     )

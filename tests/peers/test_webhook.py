@@ -241,12 +241,12 @@ def test_new_connections_get_a_renewed_certificate_and_new_pods_the_new_authorit
         open_connection.connect()
         cert.write_text("half of a certif")
         running.process.send_signal(signal.SIGHUP)
-        eventually("a line about the file", lambda: "certificate not renewed" in running.log.read_text())
+        eventually("a line about the file", lambda: "no certificate in PEM form" in running.log.read_text())
         assert running.review(old, review("plain"))["allowed"]
         self_signed(tmp_path, "DNS:localhost")
         new = cert.read_text()
         running.process.send_signal(signal.SIGHUP)
-        eventually("the new authorities", lambda: "the CAs of the vault have changed" in running.log.read_text())
+        eventually("the new authorities", lambda: "1 CAs for new pods" in running.log.read_text())
         response = running.review(new, review("plain"))
         pod = jsonpatch.apply_patch(review("plain")["request"]["object"], patch_of(response))
         assert pod["metadata"]["annotations"]["aerostack.dev/vault-ca"] == new
@@ -256,6 +256,28 @@ def test_new_connections_get_a_renewed_certificate_and_new_pods_the_new_authorit
         )
         assert open_connection.getresponse().status == 200
         open_connection.close()
+
+
+def test_an_expired_file_does_not_replace_a_valid_certificate(tmp_path: Path) -> None:
+    cert, key = self_signed(tmp_path, "DNS:localhost")
+    valid = cert.read_text()
+    vault_ca = REVIEWS / "vault-ca.pem"
+
+    def failures() -> int:
+        _, page = running.get("/metrics")
+        found = re.search(r'aerostack_certificate_reload_failures_total{certificate="tls-cert"} (\d+)', page)
+        assert found, page
+        return int(found[1])
+
+    with webhook(tmp_path / "log", ["--tls-cert", cert, "--tls-key", key, "--vault-ca", vault_ca]) as running:
+        eventually("a certificate", lambda: running.get("/readyz")[0] == 200)
+        assert failures() == 0
+        self_signed(tmp_path, "DNS:localhost", expired=True)
+        running.process.send_signal(signal.SIGHUP)
+        eventually("a refused certificate", failures)
+        assert "the certificate is valid from" in running.log.read_text()
+        assert running.review(valid, review("plain"))["allowed"]
+        assert running.get("/readyz")[0] == 200
 
 
 @pytest.fixture
@@ -318,7 +340,7 @@ def test_a_webhook_without_a_certificate_is_not_ready_and_says_why(tmp_path: Pat
     ]
     with webhook(tmp_path / "log", own, api.environment) as running:
         eventually("a line about the API", lambda: "404 Not Found" in running.log.read_text())
-        assert running.get("/readyz") == (503, "not ready: there is no certificate yet; the log says why\n")
+        assert running.get("/readyz") == (503, "not ready: no certificate has come from --self-signed-secret yet\n")
         assert running.get("/livez")[0] == 200
 
 

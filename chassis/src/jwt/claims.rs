@@ -62,7 +62,7 @@ impl Claims {
         Ok(not_after)
     }
 
-    /// Returns the last moment before `exp`, at which the token must no longer be accepted.
+    /// Returns the last moment at which the token is valid: 1 ns before `exp` (RFC 7519, section 4.1.4).
     pub(super) fn not_after(&self) -> Option<SystemTime> {
         self.exp.time()?.checked_sub(Duration::from_nanos(1))
     }

@@ -3,23 +3,16 @@
 use std::{io, path::Path, sync::Arc, time::Duration};
 
 use http::{HeaderValue, Request, StatusCode, Uri, header};
-use http_body_util::{BodyExt as _, Empty, Limited};
-use hyper::{body::Bytes, client::conn::http1};
-use hyper_util::rt::TokioIo;
+use http_body_util::Full;
+use hyper::body::Bytes;
 use rustls::{ClientConfig, RootCertStore};
-use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject as _};
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::lookup_host,
-    time,
-};
-use tokio_rustls::TlsConnector;
+use rustls_pki_types::{CertificateDer, pem::PemObject as _};
+use tokio::time;
 
 use super::{bearer::BearerToken, key_set::MAX_KEY_SET};
 use crate::{
     blocking::blocking,
-    dial::{Dialer, without_brackets},
-    keepalive::TcpTimeout,
+    https_client::{Endpoint, ExchangeError, exchange},
     tls,
 };
 
@@ -50,49 +43,38 @@ pub(super) async fn fetch(
     token: Option<&BearerToken>,
 ) -> Result<Bytes, FetchError> {
     let reading = async {
-        let (host, is_tls) = (url.host().unwrap_or_default(), url.scheme_str() != Some("http"));
-        let host = without_brackets(host).to_owned();
-        let port = url.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
-        let addresses: Vec<_> = lookup_host((host.as_str(), port))
-            .await
-            .map_err(FetchError::Connect)?
-            .collect();
-        let stream = Dialer::new(TcpTimeout::default()).connect(&addresses).await;
-        let stream = stream.map_err(FetchError::Connect)?;
-        if !is_tls {
-            return exchange(stream, url, token).await;
+        let (default_port, tls) = match url.scheme_str() {
+            Some("http") => (80, None),
+            _ => (443, Some(client_config(ca).await?)),
+        };
+        let to = Endpoint {
+            host: url.host().unwrap_or_default(),
+            port: url.port_u16().unwrap_or(default_port),
+            tls,
+        };
+        match exchange(to, request(url, token), MAX_KEY_SET).await? {
+            (StatusCode::OK, body) => Ok(body),
+            (status, _) => Err(FetchError::Status(status)),
         }
-        let name = ServerName::try_from(host)
-            .map_err(|error| FetchError::Connect(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
-        let connecting = TlsConnector::from(client_config(ca).await?).connect(name, stream);
-        exchange(connecting.await.map_err(FetchError::Connect)?, url, token).await
     };
     time::timeout(TIMEOUT, reading)
         .await
         .unwrap_or(Err(FetchError::Timeout))
 }
 
-async fn exchange<S>(stream: S, url: &Uri, token: Option<&BearerToken>) -> Result<Bytes, FetchError>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
-        .await
-        .map_err(FetchError::Http)?;
-    let _connection = AbortOnDrop(tokio::spawn(async { drop(connection.await) }));
-    let answer = sender
-        .send_request(request(url, token))
-        .await
-        .map_err(FetchError::Http)?;
-    if answer.status() != StatusCode::OK {
-        return Err(FetchError::Status(answer.status()));
+impl From<ExchangeError> for FetchError {
+    fn from(error: ExchangeError) -> Self {
+        match error {
+            ExchangeError::Connect(source) => Self::Connect(source),
+            ExchangeError::Http(source) => Self::Http(source),
+            ExchangeError::Body(StatusCode::OK) => Self::Body,
+            ExchangeError::Body(status) => Self::Status(status),
+        }
     }
-    let body = Limited::new(answer.into_body(), MAX_KEY_SET).collect().await;
-    Ok(body.map_err(|_| FetchError::Body)?.to_bytes())
 }
 
-fn request(url: &Uri, token: Option<&BearerToken>) -> Request<Empty<Bytes>> {
-    let mut request = Request::new(Empty::new());
+fn request(url: &Uri, token: Option<&BearerToken>) -> Request<Full<Bytes>> {
+    let mut request = Request::new(Full::default());
     let path = url.path_and_query().map_or("/", |path| path.as_str());
     *request.uri_mut() = path.parse().unwrap_or_default();
     let authority = url.authority().map_or("", |authority| authority.as_str());
@@ -135,14 +117,5 @@ fn roots(ca: Option<&Path>) -> Result<RootCertStore, FetchError> {
     match roots.is_empty() {
         true => Err(FetchError::Authorities("there is none".to_owned())),
         false => Ok(roots),
-    }
-}
-
-/// Ends a connection when its document has been read, or is given up.
-struct AbortOnDrop(tokio::task::JoinHandle<()>);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
     }
 }

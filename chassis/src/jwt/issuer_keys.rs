@@ -48,8 +48,9 @@ impl IssuerKeys {
         state.usable().map(|_| state.generation)
     }
 
-    /// Returns the key for a token. Waits for one read of the key set when the key is not known, unless the last read was a
-    /// moment ago, or failed: a client that need not have a token could otherwise hold calls for as long as the issuer is silent.
+    /// Returns the key for a token. When the key is not known, waits for one read of the key set. Does not wait when the last read
+    /// failed, or was so recent that another one is not due: clients with invented tokens could otherwise make calls wait for as long
+    /// as the issuer does not answer.
     pub(super) async fn find(
         &self,
         kid: Option<&str>,
@@ -105,8 +106,8 @@ impl IssuerKeys {
     /// Shows the result of a read to the tokens that wait.
     fn publish(&self, read: Option<KeySet>, next_read: Instant) {
         self.state.send_modify(|state| state.update(read, next_read));
-        // The tokens that asked for a read during this one have it. A second read for them would only delay the read for the
-        // next new key.
+        // Drops the wish for another read that came during this read: its result is now there for all tokens that wait. Another read
+        // would delay the read for the next unknown key.
         let _ = self.wanted.notified().now_or_never();
     }
 
@@ -126,7 +127,7 @@ impl IssuerKeys {
             Err(error) => tracing::warn!(
                 issuer,
                 error = chain(error),
-                "the keys of the issuer cannot be read; trying on"
+                "the keys of the issuer cannot be read; trying again"
             ),
         }
     }

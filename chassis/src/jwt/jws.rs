@@ -1,4 +1,4 @@
-//! Tokens in the compact serialization of JWS (RFC 7515, section 3.1), before anything of them is believed.
+//! Tokens in the compact serialization of JWS (RFC 7515, section 3.1), parsed and not yet verified.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Deserializer, de::IgnoredAny};

@@ -54,8 +54,8 @@ impl KeySet {
         self.0.is_empty()
     }
 
-    /// Returns the key with this `kid` that fits the algorithm. Without a `kid`, all keys that fit count. A choice between
-    /// several keys is never made: a key is not tried.
+    /// Returns the key with this `kid` that fits the algorithm. Without a `kid`, all keys that fit count. Returns `None` when several
+    /// keys fit: the verifier does not try one key after another.
     pub(super) fn find(&self, kid: Option<&str>, algorithm: Algorithm) -> Option<&PublicKey> {
         let has_kid = |key: &&NamedKey| kid.is_none() || key.kid.as_deref() == kid;
         let mut fitting = self.0.iter().filter(has_kid).map(|named| &named.key);

@@ -40,7 +40,7 @@ impl KeyState {
         keys.find(kid, algorithm).ok_or(TokenRefusal::UnknownKey)
     }
 
-    /// Takes the result of a read over. A failed one, `None`, changes no keys.
+    /// Applies the result of a read. A failed read, `None`, changes no keys.
     pub(super) fn update(&mut self, read: Option<KeySet>, next_read: Instant) {
         self.reads += 1;
         self.is_failing = read.is_none();
@@ -54,8 +54,8 @@ impl KeyState {
     }
 }
 
-/// The key that verified a token. It knows its issuer's present keys, so that what outlives the call of the token, such as a
-/// stream, can ask whether the key still counts. Clones share it.
+/// The key that verified a token. A stream, which can live longer than the key, asks it whether the issuer still publishes the key.
+/// Clones share it.
 #[derive(Clone)]
 pub struct TokenKey(Arc<FoundKey>);
 

@@ -9,6 +9,7 @@ use prometheus_client::{
 };
 
 use super::refusal::TokenRefusal;
+use crate::expiry::unix_seconds;
 
 /// The outcome of a token that was verified.
 const OK: &str = "ok";
@@ -61,7 +62,7 @@ impl JwtMetrics {
         drop(self.read.get_or_create(&Issuer { issuer }));
     }
 
-    pub(super) fn verified(&self, refused: Option<TokenRefusal>) {
+    pub(super) fn count(&self, refused: Option<TokenRefusal>) {
         let outcome = refused.map_or(OK, TokenRefusal::name);
         self.tokens.get_or_create(&Outcome { outcome }).inc();
     }
@@ -74,10 +75,7 @@ impl JwtMetrics {
             self.failures.get_or_create(&issuer).inc();
             return;
         }
-        let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-        let seconds = since_epoch.unwrap_or_default().as_secs();
-        self.read
-            .get_or_create(&issuer)
-            .set(i64::try_from(seconds).unwrap_or(i64::MAX));
+        let now = unix_seconds(SystemTime::now());
+        self.read.get_or_create(&issuer).set(now);
     }
 }

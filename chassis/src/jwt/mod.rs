@@ -1,7 +1,7 @@
 //! JSON Web Tokens (RFC 7519) that identify clients, such as those of Kubernetes' service accounts.
 //!
-//! The signatures are verified by ring, which the project uses for TLS as well: the tokens need no more of JWS than three
-//! parts and three algorithms. A token takes this way: [`Issuers::verify`] parses it (`jws`), finds its issuer and key
+//! ring, which also does the cryptography of TLS in this project, verifies the signatures. A library for JWS would add little: the tokens
+//! have three parts and one of three algorithms. [`Issuers::verify`] parses a token (`jws`), finds its issuer and key
 //! (`issuer_keys`), checks the signature (`public_key`), and only then the claims (`claims`).
 
 mod bearer;
@@ -97,7 +97,7 @@ impl Issuers {
         if !is_account {
             return Err(SettingPrincipalError::ServiceAccount);
         }
-        Principal::jwt(issuer.url(), text).ok_or(SettingPrincipalError::ServiceAccount)
+        Principal::jwt(&issuer.url, text).ok_or(SettingPrincipalError::ServiceAccount)
     }
 
     /// Registers the metrics of the issuers and of their tokens.
@@ -115,7 +115,7 @@ impl Issuers {
     /// issuer's key set. The log names the reason of a refusal, at most once in 10 seconds.
     pub async fn verify(&self, token: &str) -> Result<VerifiedToken, TokenRefusal> {
         let verified = self.verify_uncounted(token).await;
-        self.0.metrics.verified(verified.as_ref().err().copied());
+        self.0.metrics.count(verified.as_ref().err().copied());
         verified
     }
 
@@ -131,7 +131,7 @@ impl Issuers {
         let key = signing_key(issuer, &parsed).await;
         let key = key.inspect_err(|refusal| log.unverified(*refusal, Some(issuer.setting.url())))?;
         let verified =
-            identity(issuer, &parsed, key).inspect_err(|refusal| log.verified(*refusal, &parsed))?;
+            check_claims(issuer, &parsed, key).inspect_err(|refusal| log.verified(*refusal, &parsed))?;
         self.0
             .verified
             .insert(digest, verified.clone(), SystemTime::now());
@@ -140,7 +140,7 @@ impl Issuers {
 
     fn issuer(&self, token: &ParsedToken<'_>) -> Result<&IssuerKeys, TokenRefusal> {
         let mut issuers = self.0.issuers.iter();
-        let issuer = issuers.find(|issuer| issuer.setting.url() == token.claims.iss);
+        let issuer = issuers.find(|issuer| issuer.setting.url == token.claims.iss);
         issuer.ok_or(TokenRefusal::UnknownIssuer)
     }
 }
@@ -153,12 +153,12 @@ async fn signing_key(issuer: &IssuerKeys, token: &ParsedToken<'_>) -> Result<Tok
 }
 
 /// Checks the claims of a token that `key` has signed.
-fn identity(
+fn check_claims(
     issuer: &IssuerKeys,
     token: &ParsedToken<'_>,
     key: TokenKey,
 ) -> Result<VerifiedToken, TokenRefusal> {
-    let not_after = token.claims.check(issuer.setting.audience(), SystemTime::now())?;
+    let not_after = token.claims.check(&issuer.setting.audience, SystemTime::now())?;
     let principal = Principal::jwt(&token.claims.iss, &token.claims.sub).ok_or(TokenRefusal::Subject)?;
     Ok(VerifiedToken {
         principal,

@@ -66,13 +66,13 @@ impl TokenRefusal {
         }
     }
 
-    /// Returns the refusal of a call with such a token. There is no `From`, because a second source of a `Refusal` would take the
-    /// types of closures away that use `?`.
+    /// Returns the refusal of a call with such a token. `From` is not implemented: with a second conversion into `Refusal`, the compiler
+    /// could no longer infer the error type of closures that use `?`.
     pub fn refusal(self) -> Refusal {
         Refusal::new(self.reason(), self)
     }
 
-    /// Returns the reason for the client: only missing keys are a matter of waiting.
+    /// Returns the reason for the client. Only with missing keys can a later attempt with the same token succeed.
     pub fn reason(self) -> Reason {
         match self {
             Self::KeysUnavailable => Reason::TokenKeysUnavailable,

@@ -106,16 +106,6 @@ impl IssuerSetting {
     pub(super) fn label(&self) -> &str {
         self.name().unwrap_or(&self.url)
     }
-
-    /// Returns the audience of this service.
-    pub(super) fn audience(&self) -> &str {
-        &self.audience
-    }
-
-    /// Returns the text of `iss`.
-    pub(super) fn url(&self) -> &str {
-        &self.url
-    }
 }
 
 fn key_source(issuer: &str, jwks: Option<&str>) -> Result<KeySource, IssuerSettingError> {
@@ -152,7 +142,7 @@ pub(super) fn safe_url(text: &str) -> Option<Uri> {
 /// Checks that no two issuers have the same URL or the same name.
 pub(super) fn check_distinct(settings: &[IssuerSetting]) -> Result<(), IssuerSettingError> {
     let mut seen = BTreeSet::new();
-    let urls = settings.iter().map(|setting| ("url", setting.url()));
+    let urls = settings.iter().map(|setting| ("url", setting.url.as_str()));
     let names = settings
         .iter()
         .filter_map(|setting| Some(("name", setting.name()?)));

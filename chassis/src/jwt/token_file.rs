@@ -16,7 +16,7 @@ use prometheus_client::{
 use tokio::{sync::watch, time};
 
 use super::bearer::{BearerToken, ClaimedIdentity, TokenFileError};
-use crate::blocking::blocking;
+use crate::{blocking::blocking, expiry::unix_seconds};
 
 /// Interval between two reads of the file. A read of the whole file also notices a file that replaces another one, as in
 /// Kubernetes, and costs as little as a look at its times.
@@ -121,7 +121,7 @@ impl TokenFile {
             Err(error) => tracing::warn!(
                 %file,
                 error,
-                "the file of the token cannot be used; a present token stays until it expires"
+                "the token file cannot be used; the last token stays in use until it expires"
             ),
         }
     }
@@ -186,9 +186,9 @@ impl Collector for TokenExpiry {
             .as_ref()
             .ok()
             .map(|token| token.identity.not_after);
-        let since_epoch = not_after.and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
-        let seconds = since_epoch.map_or(0, |since| since.as_secs().saturating_add(1));
-        ConstGauge::new(i64::try_from(seconds).unwrap_or(i64::MAX))
+        // The last moment of validity is 1 ns before `exp`.
+        let exp = not_after.map_or(0, |time| unix_seconds(time + Duration::from_nanos(1)));
+        ConstGauge::new(exp)
             .encode(expiry.encode_family(&[("token", file.setting.trim_start_matches("--"))])?)
     }
 }

@@ -40,7 +40,7 @@ pub struct RenewedCertificates {
 ///
 /// # Errors
 /// [`CertificatesError`]; a Secret of somebody else is never changed.
-pub async fn in_one_secret(
+pub async fn renew_in_one_secret(
     api: &ApiClient,
     secret: &NamespacedName,
     plan: &RenewalPlan,
@@ -66,7 +66,7 @@ pub async fn in_one_secret(
 ///
 /// # Errors
 /// [`CertificatesError`]; a Secret of somebody else is never changed.
-pub async fn in_two_secrets(
+pub async fn renew_in_two_secrets(
     api: &ApiClient,
     secret: &NamespacedName,
     authority: &NamespacedName,

@@ -4,25 +4,29 @@
 //! every hour.
 
 use std::{
-    env, io,
+    env, fs, io,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
-use http::{HeaderValue, Method, Request, StatusCode, header};
-use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::{body::Bytes, client::conn::http1};
-use hyper_util::rt::TokioIo;
+use http::{Method, Request, StatusCode, header};
+use http_body_util::Full;
+use hyper::body::Bytes;
 use rustls::{ClientConfig, RootCertStore, client::Resumption};
-use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject as _};
+use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 use serde_json::Value;
-use tokio::{net::TcpStream, time};
-use tokio_rustls::{TlsConnector, client::TlsStream};
+use tokio::time;
 use zeroize::Zeroizing;
 
 use super::ApiError;
-use crate::{dial::without_brackets, telemetry::chain, tls};
+use crate::{
+    dial::without_brackets,
+    https_client::{Endpoint, ExchangeError, exchange},
+    jwt::BearerToken,
+    telemetry::chain,
+    tls,
+};
 
 /// The directory in which the kubelet puts the credentials of a pod's service account.
 pub const SERVICE_ACCOUNT_DIR: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
@@ -116,16 +120,20 @@ impl ApiClient {
         path: &str,
         object: Option<&Value>,
     ) -> Result<(StatusCode, Zeroizing<Vec<u8>>), ApiError> {
-        let malformed = |error: hyper::Error| ApiError::Malformed(chain(&error));
-        let request = self.request(method, path, object)?;
-        let stream = self.connect().await?;
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(malformed)?;
-        tokio::spawn(connection);
-        let response = sender.send_request(request).await.map_err(malformed)?;
-        let code = response.status();
-        let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
-        let body = body.map_err(|error| ApiError::Malformed(chain(&*error)))?;
-        Ok((code, Zeroizing::new(body.to_bytes().to_vec())))
+        let to = Endpoint {
+            host: &self.host,
+            port: self.port,
+            tls: Some(self.tls()?),
+        };
+        let exchanged = exchange(to, self.request(method, path, object)?, MAX_ANSWER).await;
+        let (code, body) = exchanged.map_err(|error| match error {
+            ExchangeError::Connect(source) => ApiError::Unreachable {
+                address: self.address(),
+                source,
+            },
+            error @ (ExchangeError::Http(_) | ExchangeError::Body(_)) => ApiError::Malformed(chain(&error)),
+        })?;
+        Ok((code, Zeroizing::new(body.to_vec())))
     }
 
     fn request(
@@ -135,11 +143,12 @@ impl ApiClient {
         object: Option<&Value>,
     ) -> Result<Request<Full<Bytes>>, ApiError> {
         let body = object.map_or_else(Bytes::new, |object| object.to_string().into());
+        let token = BearerToken::read(&self.service_account.join("token"))?;
         let request = Request::builder()
             .method(method)
             .uri(path)
             .header(header::HOST, self.address())
-            .header(header::AUTHORIZATION, self.authorization()?)
+            .header(header::AUTHORIZATION, token.header())
             .header(header::ACCEPT, "application/json")
             .header(header::CONTENT_TYPE, "application/json")
             .header(header::USER_AGENT, "aerostack")
@@ -147,38 +156,13 @@ impl ApiClient {
         request.map_err(|error| ApiError::Malformed(error.to_string()))
     }
 
-    fn authorization(&self) -> Result<HeaderValue, ApiError> {
-        let (path, token) = self.file("token")?;
-        let token = String::from_utf8_lossy(&token);
-        let bearer = Zeroizing::new(format!("Bearer {}", token.trim()));
-        let mut value = HeaderValue::from_str(&bearer).map_err(|_| ApiError::ServiceAccount {
-            path,
-            source: io::Error::other("it does not hold a token"),
-        })?;
-        value.set_sensitive(true);
-        Ok(value)
-    }
-
-    async fn connect(&self) -> Result<TlsStream<TcpStream>, ApiError> {
-        let tls = self.tls()?;
-        let unreachable = |source| ApiError::Unreachable {
-            address: self.address(),
-            source,
-        };
-        let host = without_brackets(&self.host).to_owned();
-        let stream = TcpStream::connect((host.as_str(), self.port))
-            .await
-            .map_err(unreachable)?;
-        let name = ServerName::try_from(host).map_err(|error| unreachable(io::Error::other(error)))?;
-        TlsConnector::from(tls)
-            .connect(name, stream)
-            .await
-            .map_err(unreachable)
-    }
-
     /// TLS 1.2 is allowed, because load balancers of some providers end TLS before the API.
     fn tls(&self) -> Result<Arc<ClientConfig>, ApiError> {
-        let (path, pem) = self.file("ca.crt")?;
+        let path = self.service_account.join("ca.crt");
+        let pem = fs::read(&path).map_err(|source| ApiError::ServiceAccount {
+            path: path.clone(),
+            source,
+        })?;
         let wrong = |problem: String| ApiError::ServiceAccount {
             path: path.clone(),
             source: io::Error::other(problem),
@@ -199,14 +183,6 @@ impl ApiClient {
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         config.resumption = Resumption::disabled();
         Ok(Arc::new(config))
-    }
-
-    fn file(&self, name: &str) -> Result<(PathBuf, Zeroizing<Vec<u8>>), ApiError> {
-        let path = self.service_account.join(name);
-        match std::fs::read(&path) {
-            Ok(contents) => Ok((path, Zeroizing::new(contents))),
-            Err(source) => Err(ApiError::ServiceAccount { path, source }),
-        }
     }
 
     /// Returns host and port as URLs have them: an IPv6 address is in brackets.

@@ -5,7 +5,10 @@ use std::{io, path::PathBuf};
 use http::{Method, StatusCode};
 
 use super::{NameError, NamespacedName};
-use crate::pki::{BundleError, IssueError, RenewError};
+use crate::{
+    jwt::TokenFileError,
+    pki::{BundleError, IssueError, RenewError},
+};
 
 /// The error of a call of the API.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +24,9 @@ pub enum ApiError {
         /// The error of the system.
         source: io::Error,
     },
+    /// The token of the service account cannot be used.
+    #[error(transparent)]
+    Token(#[from] TokenFileError),
     /// The connection failed, or the certificate of the API was refused.
     #[error("the API of Kubernetes on {address} cannot be reached")]
     Unreachable {
@@ -97,7 +103,7 @@ pub enum CertificatesError {
     /// A certificate could not be made.
     #[error(transparent)]
     Issue(#[from] IssueError),
-    /// Other clients changed the object each time before this program could.
-    #[error("{0} was changed by others again and again")]
+    /// Other clients changed the object during every attempt.
+    #[error("{0}: other clients changed it during every attempt; run the command again")]
     Contended(String),
 }

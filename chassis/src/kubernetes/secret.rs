@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use super::{ApiClient, ApiError, CertificatesError, NamespacedName};
+use super::{ApiClient, ApiError, CertificatesError, NamespacedName, members};
 
 /// The label of Secrets that this program made. A Secret without the label is changed only while it has no data.
 const OWN_LABEL: &str = "aerostack.dev/certificates";
@@ -76,29 +76,13 @@ fn new_secret(secret: &NamespacedName, kind: &str, entries: &SecretChange) -> Va
 }
 
 fn set_entries(object: &mut Value, entries: &SecretChange) {
-    let data = member(object, "data");
+    let data = members::object(object, "data");
     for (key, text) in entries {
-        data.insert((*key).to_owned(), BASE64.encode(text.as_bytes()).into());
+        members::set(data, key, BASE64.encode(text.as_bytes()));
     }
     if let Some(metadata) = object.get_mut("metadata") {
-        member(metadata, "labels").insert(OWN_LABEL.to_owned(), "true".into());
+        members::set(members::object(metadata, "labels"), OWN_LABEL, "true");
     }
-}
-
-/// Returns a member that is an object. A missing or wrong one becomes an empty object.
-fn member<'o>(object: &'o mut Value, name: &str) -> &'o mut Map<String, Value> {
-    if !object.is_object() {
-        *object = Value::Object(Map::new());
-    }
-    let member = object
-        .as_object_mut()
-        .expect("it was made an object")
-        .entry(name)
-        .or_insert(Value::Null);
-    if !member.is_object() {
-        *member = Value::Object(Map::new());
-    }
-    member.as_object_mut().expect("it was made an object")
 }
 
 fn is_own(object: &Value) -> bool {
@@ -107,7 +91,7 @@ fn is_own(object: &Value) -> bool {
     label.and_then(Value::as_str) == Some("true")
 }
 
-/// Returns the entries of a Secret that are text in base64. Other entries are not of this program.
+/// Returns the entries of a Secret. An entry that is not UTF-8 in base64 is returned as empty text.
 fn data_of(object: &Value) -> SecretData {
     let Some(data) = object.get("data").and_then(Value::as_object) else {
         return SecretData::new();

@@ -14,7 +14,7 @@ use std::{
 use crate::{
     authz::{Binding, Policy, Role, Scope},
     expiry::OwnCertificates,
-    tls::{Authorities, FileContent, Identity, Reloader, Reloading, TlsError, WatchedFiles},
+    tls::{Authorities, ContentRules, Identity, Reloader, Reloading, TlsError, WatchedFiles},
 };
 use proto::{Principal, WorkspaceName};
 
@@ -187,7 +187,11 @@ impl Problems {
         let (cert, key) = (cert?.to_owned(), key?.to_owned());
         let files = vec![cert.clone(), key.clone()];
         let setting_of = |error: &TlsError| match error {
-            TlsError::Read { path, .. } | TlsError::Missing { path, .. } if *path == key => key_setting,
+            TlsError::Read { path, .. } | TlsError::Missing { path, .. } | TlsError::BrokenPem { path }
+                if *path == key =>
+            {
+                key_setting
+            }
             TlsError::KeyExposed { .. } => key_setting,
             _ => cert_setting,
         };
@@ -196,7 +200,7 @@ impl Problems {
             cert_setting,
             files,
             first.ok()?,
-            FileContent {
+            ContentRules {
                 load: Box::new(move || Identity::load(&cert, &key).map_err(|error| error.to_string())),
                 check: Box::new(move |current, renewed| {
                     check(current, renewed).map_err(|error| error.to_string())
@@ -204,13 +208,18 @@ impl Problems {
                 describe: Identity::describe,
             },
         );
-        let in_use = identity.clone();
-        self.certificates =
-            mem::take(&mut self.certificates).with(cert_setting, move || Some(in_use.current()?.not_after()));
+        self.add_own_certificate(cert_setting, &identity);
         Some(identity)
     }
 
-    /// Returns the certificates of all identities that were read so far.
+    /// Adds a certificate that this process presents, and that comes from the source that `setting` names.
+    pub fn add_own_certificate(&mut self, setting: &str, identity: &Reloading<Identity>) {
+        let in_use = identity.clone();
+        let not_after = move || Some(in_use.current()?.not_after());
+        self.certificates = mem::take(&mut self.certificates).with(setting, not_after);
+    }
+
+    /// Returns the certificates of all identities that were read or added so far.
     pub fn own_certificates(&self) -> OwnCertificates {
         self.certificates.clone()
     }
@@ -252,7 +261,7 @@ impl Problems {
         describe: fn(&T) -> String,
     ) -> Option<Reloading<T>> {
         let first = self.take(setting, load())?;
-        let content = FileContent {
+        let content = ContentRules {
             load: Box::new(move || load().map_err(|error| error.to_string())),
             check: Box::new(check),
             describe,
@@ -265,7 +274,7 @@ impl Problems {
         setting: &str,
         files: Vec<PathBuf>,
         first: T,
-        content: FileContent<T>,
+        content: ContentRules<T>,
     ) -> Reloading<T> {
         let (watched, reloading) = WatchedFiles::new(setting, files, first, content);
         self.reloader.add(watched);
@@ -278,9 +287,7 @@ impl Problems {
             return;
         };
         let (identity, authorities) = self.reloader.listen_to(socket);
-        let in_use = identity.clone();
-        self.certificates =
-            mem::take(&mut self.certificates).with(setting, move || Some(in_use.current()?.not_after()));
+        self.add_own_certificate(setting, &identity);
         self.workload_api = Some((identity, authorities));
     }
 
@@ -288,7 +295,7 @@ impl Problems {
     /// is no mistake.
     pub fn check_tls<C>(&mut self, setting: &str, config: Result<C, TlsError>) -> Option<()> {
         match config {
-            Ok(_) | Err(TlsError::NotYet) => Some(()),
+            Ok(_) | Err(TlsError::NotReceived) => Some(()),
             Err(error) => {
                 self.add(setting, error);
                 None

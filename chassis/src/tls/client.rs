@@ -8,8 +8,10 @@ use rustls::{
 };
 
 use super::{
+    authorities::Authorities,
+    error::TlsError,
     exact_peer::ExactPeer,
-    files::{Authorities, Identity, TlsError},
+    identity::Identity,
     peer_trust::PeerRole,
     provider,
     reloading::Reloading,
@@ -62,7 +64,7 @@ impl ClientTls {
                     identity,
                     authorities,
                 } = parts;
-                let servers = authorities.as_ref().ok_or(TlsError::NotYet)?;
+                let servers = authorities.as_ref().ok_or(TlsError::NotReceived)?;
                 client(
                     identity.as_deref(),
                     servers,

@@ -13,13 +13,10 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, UnixTime};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::{
-    files::{Authorities, TlsError},
-    provider,
-};
+use super::{authorities::Authorities, error::TlsError, provider};
 use crate::{caller, expiry};
 
-/// The need of a listener for the certificates of its clients.
+/// The rule of a listener for client certificates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum CertificateNeed {
     /// A client may come without a certificate. A certificate that it presents must verify all the same.
@@ -112,9 +109,9 @@ impl ClientCertVerifier for ClientVerifier {
     }
 }
 
-/// Characters of each name that a log line has: nobody vouches for the certificate.
+/// Maximum number of characters of a name in a log line. A refused certificate can have names of any length.
 const MAX_NAME: usize = 200;
-/// Names of a refused certificate that a log line has.
+/// Maximum number of names of a refused certificate in a log line.
 const MAX_NAMES: usize = 8;
 
 fn log_refused(leaf: &CertificateDer<'_>, error: &Error) {

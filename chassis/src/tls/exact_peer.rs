@@ -10,7 +10,7 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::files::Authorities;
+use super::authorities::Authorities;
 use crate::caller;
 use proto::Principal;
 

@@ -6,12 +6,12 @@ use rustls::server::danger::ClientCertVerifier as _;
 use rustls_pki_types::{CertificateDer, UnixTime};
 
 use super::{
+    authorities::Authorities,
     client_verifier::{CertificateNeed, ClientVerifier},
-    files::Authorities,
     reloading::Reloading,
 };
 
-/// Follows whether the CAs in use still vouch for the peer of one connection.
+/// The trust in the peer of one connection. The trust is lost when the CAs in use no longer verify the peer's certificate chain.
 #[derive(Debug)]
 pub struct PeerTrust(Option<VerifiedPeer>);
 
@@ -31,7 +31,7 @@ pub(super) enum PeerRole {
 }
 
 impl PeerTrust {
-    /// Returns the trust in a peer that no CA vouched for, because it presented no certificate or none was asked for. Such a
+    /// Returns the trust in a peer that no CA has verified, because the peer presented no certificate or was not asked for one. Such a
     /// trust is never lost.
     pub fn without_authorities() -> Self {
         Self(None)
@@ -49,7 +49,7 @@ impl PeerTrust {
         }))
     }
 
-    /// Completes when the CAs were replaced by others that do not vouch for the peer.
+    /// Completes when the CAs were replaced by others that do not verify the peer's certificate chain.
     pub async fn lost(self) {
         let Some(VerifiedPeer {
             mut authorities,
@@ -62,15 +62,15 @@ impl PeerTrust {
         loop {
             authorities.changed().await;
             let current = authorities.current();
-            if !current.is_some_and(|current| vouch(&current, &chain, role)) {
+            if !current.is_some_and(|current| verifies(&current, &chain, role)) {
                 return;
             }
         }
     }
 }
 
-/// Returns true when one of the CAs vouches for the chain of a peer. The name of a server is not compared.
-fn vouch(authorities: &Arc<Authorities>, chain: &[CertificateDer<'_>], role: PeerRole) -> bool {
+/// Returns true when one of the CAs verifies the certificate chain of a peer. The name of a server is not compared.
+fn verifies(authorities: &Arc<Authorities>, chain: &[CertificateDer<'_>], role: PeerRole) -> bool {
     let Some((leaf, intermediates)) = chain.split_first() else {
         return false;
     };

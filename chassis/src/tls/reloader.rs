@@ -18,7 +18,8 @@ use tokio::{
 };
 
 use super::{
-    files::{Authorities, Identity},
+    authorities::Authorities,
+    identity::Identity,
     reloading::{Reloading, ReloadingSender},
     spiffe::{SpiffeSocket, WorkloadApi},
 };
@@ -162,8 +163,8 @@ pub(crate) trait FileSource: Send + Sync {
 /// Decides whether the second content may take the place of the first one, which is in use.
 pub(crate) type ReplacementCheck<T> = Box<dyn Fn(&T, &T) -> Result<(), String> + Send + Sync>;
 
-/// Functions of one kind of content.
-pub(crate) struct FileContent<T> {
+/// The rules for one kind of content.
+pub(crate) struct ContentRules<T> {
     /// Reads the files.
     pub(crate) load: Box<dyn Fn() -> Result<T, String> + Send + Sync>,
     /// Decides whether a new content may take the place of the one in use.
@@ -176,12 +177,12 @@ pub(crate) struct FileContent<T> {
 pub(crate) struct WatchedFiles<T> {
     label: String,
     files: Vec<PathBuf>,
-    content: FileContent<T>,
+    content: ContentRules<T>,
     sender: ReloadingSender<T>,
     /// The stamps right before the last read.
     stamps: Stamps,
     /// False when the files may have changed without a change of their stamps.
-    is_settled: bool,
+    stamps_are_conclusive: bool,
     /// The reason why the files were not used when they were read last.
     problem: Option<String>,
 }
@@ -192,7 +193,7 @@ impl<T: PartialEq + Send + Sync> WatchedFiles<T> {
         setting: &str,
         files: Vec<PathBuf>,
         value: T,
-        content: FileContent<T>,
+        content: ContentRules<T>,
     ) -> (Self, Reloading<T>) {
         let (sender, reloading) = ReloadingSender::new(Some(value));
         let watched = Self {
@@ -202,7 +203,7 @@ impl<T: PartialEq + Send + Sync> WatchedFiles<T> {
             sender,
             // No stamps yet, so that the first look at the files reads them again: they may have changed since `value`.
             stamps: Vec::new(),
-            is_settled: false,
+            stamps_are_conclusive: false,
             problem: None,
         };
         (watched, reloading)
@@ -239,12 +240,12 @@ impl<T: PartialEq + Send + Sync> FileSource for WatchedFiles<T> {
     }
 
     fn may_differ(&self, stamps: &Stamps) -> bool {
-        self.problem.is_some() || !self.is_settled || self.stamps != *stamps
+        self.problem.is_some() || !self.stamps_are_conclusive || self.stamps != *stamps
     }
 
     fn read(&mut self, failures: &Family<CertificateLabel, Counter>) {
         let (now, stamps) = (SystemTime::now(), self.stamps());
-        self.is_settled = stamps.iter().flatten().all(|stamp| stamp.is_settled(now));
+        self.stamps_are_conclusive = stamps.iter().flatten().all(|stamp| stamp.is_settled(now));
         self.stamps = stamps;
         let problem = match self.load() {
             Ok(loaded) => {
@@ -262,7 +263,7 @@ impl<T: PartialEq + Send + Sync> FileSource for WatchedFiles<T> {
             tracing::warn!(
                 setting = self.label,
                 error,
-                "file not used: what was read before stays in use"
+                "the file cannot be used; the previous content stays in use"
             );
         }
         self.problem = problem;

@@ -11,7 +11,7 @@ pub struct Reloading<T>(watch::Receiver<Option<Arc<T>>>);
 
 /// The end of a [`Reloading`] that replaces the value.
 #[derive(Debug)]
-pub(crate) struct ReloadingSender<T>(watch::Sender<Option<Arc<T>>>);
+pub struct ReloadingSender<T>(watch::Sender<Option<Arc<T>>>);
 
 impl<T> Clone for Reloading<T> {
     fn clone(&self) -> Self {
@@ -45,16 +45,19 @@ impl<T> Reloading<T> {
 }
 
 impl<T> ReloadingSender<T> {
-    pub(crate) fn new(value: Option<T>) -> (Self, Reloading<T>) {
+    /// Makes both ends. Without a `value`, the source has none yet.
+    pub fn new(value: Option<T>) -> (Self, Reloading<T>) {
         let (sender, receiver) = watch::channel(value.map(Arc::new));
         (Self(sender), Reloading(receiver))
     }
 
-    pub(crate) fn current(&self) -> Option<Arc<T>> {
+    /// Returns the value in use, or `None` when the source has none yet.
+    pub fn current(&self) -> Option<Arc<T>> {
         self.0.borrow().clone()
     }
 
-    pub(crate) fn replace(&self, value: T) {
+    /// Replaces the value in use.
+    pub fn replace(&self, value: T) {
         self.0.send_replace(Some(Arc::new(value)));
     }
 }

@@ -8,8 +8,10 @@ use rustls::{
 };
 
 use super::{
+    authorities::Authorities,
     client_verifier::{CertificateNeed, ClientVerifier},
-    files::{Authorities, Identity, TlsError},
+    error::TlsError,
+    identity::Identity,
     peer_trust::PeerRole,
     provider,
     reloading::Reloading,
@@ -19,9 +21,9 @@ use super::{
 /// TLS of a listener. Each handshake uses the certificate and the CAs that are in use at its beginning. Clones share the
 /// configuration.
 #[derive(Clone)]
-pub struct ServerTls(Arc<Listener>);
+pub struct ServerTls(Arc<ServerSetup>);
 
-struct Listener {
+struct ServerSetup {
     sources: TlsSources<ServerConfig>,
     need: CertificateNeed,
     protocols: &'static [&'static [u8]],
@@ -31,7 +33,7 @@ impl ServerTls {
     /// Returns the TLS of a gRPC listener. Clients may come without a certificate, because health checks accept anyone, but a
     /// certificate that a client presents must verify. Without `clients` no client is asked for a certificate.
     pub fn grpc(identity: Reloading<Identity>, clients: Option<Reloading<Authorities>>) -> Self {
-        Self(Arc::new(Listener {
+        Self(Arc::new(ServerSetup {
             sources: TlsSources::new(Some(identity), clients),
             need: CertificateNeed::Optional,
             protocols: &[b"h2"],
@@ -40,7 +42,7 @@ impl ServerTls {
 
     /// Returns the TLS of a listener for browsers: HTTP/1.1, and every client must present a certificate that verifies.
     pub fn browser(identity: Reloading<Identity>, clients: Reloading<Authorities>) -> Self {
-        Self(Arc::new(Listener {
+        Self(Arc::new(ServerSetup {
             sources: TlsSources::new(Some(identity), Some(clients)),
             need: CertificateNeed::Required,
             protocols: &[b"http/1.1"],
@@ -50,7 +52,7 @@ impl ServerTls {
     /// Returns the TLS of the data plane: HTTP/2 and HTTP/1.1. Clients are asked for a certificate when `clients` is given, and
     /// may come without one.
     pub fn http(identity: Reloading<Identity>, clients: Option<Reloading<Authorities>>) -> Self {
-        Self(Arc::new(Listener {
+        Self(Arc::new(ServerSetup {
             sources: TlsSources::new(Some(identity), clients),
             need: CertificateNeed::Optional,
             protocols: &[b"h2", b"http/1.1"],
@@ -63,7 +65,7 @@ impl ServerTls {
     }
 
     pub(crate) fn handshake(&self) -> Result<Handshake<ServerConfig>, TlsError> {
-        let Listener {
+        let ServerSetup {
             sources,
             need,
             protocols,
@@ -73,7 +75,7 @@ impl ServerTls {
                 identity,
                 authorities,
             } = parts;
-            let identity = identity.as_ref().ok_or(TlsError::NotYet)?;
+            let identity = identity.as_ref().ok_or(TlsError::NotReceived)?;
             let verifier = match authorities {
                 None => WebPkiClientVerifier::no_client_auth(),
                 Some(clients) => Arc::new(ClientVerifier::new(clients.clone(), *need)?),

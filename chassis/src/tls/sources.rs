@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rustls_pki_types::CertificateDer;
 
 use super::{
-    files::{Authorities, Identity, TlsError},
+    authorities::Authorities,
+    error::TlsError,
+    identity::Identity,
     peer_trust::{PeerRole, PeerTrust},
     reloading::Reloading,
 };
@@ -109,7 +111,7 @@ impl<C> TlsSources<C> {
 
 fn seen<T>(source: Option<&mut Reloading<T>>) -> Result<Option<Arc<T>>, TlsError> {
     match source {
-        Some(source) => source.see().map(Some).ok_or(TlsError::NotYet),
+        Some(source) => source.see().map(Some).ok_or(TlsError::NotReceived),
         None => Ok(None),
     }
 }

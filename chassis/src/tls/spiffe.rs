@@ -21,7 +21,8 @@ use tonic_prost::ProstCodec;
 use tower::service_fn;
 
 use super::{
-    files::{Authorities, Identity},
+    authorities::Authorities,
+    identity::Identity,
     reloading::{Reloading, ReloadingSender},
 };
 use crate::telemetry::chain;
@@ -103,7 +104,7 @@ impl WorkloadApi {
             }
             let error = chain(&status);
             if last.as_ref() != Some(&error) {
-                tracing::warn!(socket, code = ?status.code(), error, "the workload api cannot be used; trying on");
+                tracing::warn!(socket, code = ?status.code(), error, "the workload api cannot be used; trying again");
                 refused();
             }
             last = Some(error);
@@ -132,7 +133,7 @@ impl WorkloadApi {
                     if let Err(error) = self.accept(answer) {
                         tracing::warn!(
                             error,
-                            "the answer of the workload api is not used: what came before stays in use"
+                            "the answer of the workload api cannot be used; the previous certificate and CAs stay in use"
                         );
                         refused();
                     }

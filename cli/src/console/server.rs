@@ -12,7 +12,7 @@ use std::{
 use axum::{Router, body::Body as AnyBody};
 use chassis::{
     caller::Peer,
-    connection_slots::{Eviction, Holder, Slot, Slots},
+    connection_slots::{Eviction, Holder, RunningCall, Slot, Slots},
     listen,
     tls::{PeerTrust, ServerTls},
 };
@@ -263,7 +263,7 @@ async fn serve_connection(
     let evicted = slot.evicted();
     let router = TowerToHyperService::new(router);
     let service = service_fn(move |mut request: Request<Incoming>| {
-        let running = RunningRequest::begin(&slot);
+        let running = slot.begin_call();
         if let Some(user) = &user {
             request.extensions_mut().insert(user.clone());
         }
@@ -297,26 +297,10 @@ async fn serve_connection(
     }
 }
 
-/// Keeps a connection from being evicted while a request is running on it, until the last byte of the answer.
-struct RunningRequest(Arc<Slot>);
-
-impl RunningRequest {
-    fn begin(slot: &Arc<Slot>) -> Self {
-        slot.call_began();
-        Self(slot.clone())
-    }
-}
-
-impl Drop for RunningRequest {
-    fn drop(&mut self) {
-        self.0.call_ended();
-    }
-}
-
 /// The body of an answer. A backup or an event stream is sent long after its handler has returned, and the request runs until then.
 struct RunningBody {
     body: AnyBody,
-    _running: RunningRequest,
+    _running: RunningCall,
 }
 
 impl Body for RunningBody {

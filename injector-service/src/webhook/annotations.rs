@@ -24,7 +24,8 @@ pub(super) const STATUS: &str = "aerostack.dev/status";
 pub(super) const VAULT_CA: &str = "aerostack.dev/vault-ca";
 
 const PREFIX: &str = "aerostack.dev/";
-const OF_USERS: [&str; 7] = [
+/// The annotations that users set.
+const USER_ANNOTATIONS: [&str; 7] = [
     INJECT,
     WORKSPACE,
     SERVERS_CONFIG,
@@ -39,7 +40,7 @@ const LEAST_MEMORY: &str = "16Mi";
 /// Ports below need a capability that the sidecar does not have.
 const LEAST_PORT: u16 = 1024;
 
-/// The wishes of a pod that asks for a sidecar.
+/// The annotations of a pod that asks for a sidecar.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct SidecarRequest {
     pub(super) workspace: Option<WorkspaceName>,
@@ -88,7 +89,7 @@ impl SidecarRequest {
             servers_config: parsed(annotations, SERVERS_CONFIG, ObjectName::parse)?
                 .ok_or(Denial::NoServersConfig)?,
             image: parsed(annotations, IMAGE, image)?,
-            cpu: parsed(annotations, CPU, cpu)?,
+            cpu: parsed(annotations, CPU, ResourceAmount::parse)?,
             memory: parsed(annotations, MEMORY, memory)?,
             workspace,
             listeners,
@@ -96,25 +97,27 @@ impl SidecarRequest {
     }
 }
 
-/// Refuses annotations that no release knows: a misspelt one would have no effect.
+/// Refuses a pod with an unknown annotation of this program: a misspelt annotation would have no effect.
 fn refuse_unknown(annotations: &Map<String, Value>) -> Result<(), Denial> {
     let unknown = annotations.keys().find(|name| {
         name.starts_with(PREFIX)
-            && !OF_USERS.contains(&name.as_str())
+            && !USER_ANNOTATIONS.contains(&name.as_str())
             && ![STATUS, VAULT_CA].contains(&name.as_str())
     });
     match unknown {
         Some(name) => Err(Denial::UnknownAnnotation {
             name: name.clone(),
-            known: OF_USERS.join(", "),
+            known: USER_ANNOTATIONS.join(", "),
         }),
         None => Ok(()),
     }
 }
 
-/// Refuses annotations of a sidecar that the pod does not ask for: the program would start without it.
+/// Refuses a pod that configures a sidecar and does not ask for one: the program would start without the sidecar.
 fn refuse_unasked(annotations: &Map<String, Value>) -> Result<(), Denial> {
-    let without_effect = annotations.keys().find(|name| OF_USERS.contains(&name.as_str()));
+    let without_effect = annotations
+        .keys()
+        .find(|name| USER_ANNOTATIONS.contains(&name.as_str()));
     match without_effect {
         Some(name) => Err(Denial::NotAsked(name.clone())),
         None => Ok(()),
@@ -147,11 +150,6 @@ pub(super) fn image(text: &str) -> Result<String, String> {
     }
 }
 
-/// Reads the processor time of the sidecar: `REQUEST` or `REQUEST,LIMIT`.
-pub(super) fn cpu(text: &str) -> Result<ResourceAmount, String> {
-    ResourceAmount::parse(text)
-}
-
 /// Reads the memory of the sidecar: `REQUEST` or `REQUEST,LIMIT`.
 pub(super) fn memory(text: &str) -> Result<ResourceAmount, String> {
     let amount = ResourceAmount::parse(text)?;
@@ -173,14 +171,14 @@ impl ServerListener {
             .map(|part| Self::parse(part, workspace))
             .collect::<Result<_, _>>()
             .map_err(|problem| invalid(LISTEN_SERVER, problem))?;
-        let is_twice = |listener: &Self| {
+        let is_repeated = |listener: &Self| {
             let same = listeners.iter().filter(|other| other.port == listener.port);
             same.count() > 1
         };
-        match listeners.iter().find(|listener| is_twice(listener)) {
-            Some(twice) => Err(invalid(
+        match listeners.iter().find(|listener| is_repeated(listener)) {
+            Some(repeated) => Err(invalid(
                 LISTEN_SERVER,
-                format!("port {} is there twice", twice.port),
+                format!("port {} occurs twice", repeated.port),
             )),
             None => Ok(listeners),
         }

@@ -54,8 +54,8 @@ fn check_ports(pod: &Value, request: &SidecarRequest, metrics_port: u16) -> Resu
     Ok(())
 }
 
-/// The annotation tells a pod that the webhook has seen from one that has a name of the sidecar by chance. It is no proof, and need
-/// not be one: whoever creates a pod decides about its containers.
+/// Denies a pod with a container or volume that has a name of the sidecar, unless the annotation [`STATUS`] says that the webhook added
+/// it. Anybody who creates a pod can set the annotation, which is harmless: they choose the containers of the pod anyway.
 fn check_names(pod: &Value) -> Result<(), Denial> {
     let is_injected = pod::annotation(pod, STATUS) == Some("injected");
     let has = |list: &str, name: &str| pod::position(pod::list(pod, list), name).is_some();

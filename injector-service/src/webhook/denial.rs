@@ -1,4 +1,5 @@
-//! The reasons for which a pod that asks for a sidecar is denied. Kubernetes shows the text to whoever creates the pod.
+//! The reasons for which a pod that asks for a sidecar is denied. Kubernetes shows the text to the user or controller that creates the
+//! pod.
 
 use http::StatusCode;
 
@@ -9,7 +10,7 @@ pub(super) enum Denial {
         annotation: &'static str,
         problem: String,
     },
-    #[error("the annotation {name} is unknown; known are {known}")]
+    #[error("the annotation {name:?} is unknown; known are {known}")]
     UnknownAnnotation { name: String, known: String },
     #[error(
         "the pod has the annotation {0} and no aerostack.dev/inject: \"true\" adds the sidecar, \"false\" starts the pod without it"
@@ -28,7 +29,7 @@ pub(super) enum Denial {
     HostNetwork,
     #[error("the sidecar runs on Linux only, and this pod is for Windows")]
     Windows,
-    #[error("the container {container} uses port {port}, which the sidecar needs")]
+    #[error("the container {container:?} uses port {port}, which the sidecar needs")]
     PortInUse { port: u16, container: String },
     #[error("the port {0} of aerostack.dev/listen-server is one of the sidecar's other ports")]
     OwnPort(u16),
@@ -62,6 +63,27 @@ impl Denial {
             | Self::ForeignContainer(_)
             | Self::ForeignVolume(_)
             | Self::MeshStartsLater { .. } => StatusCode::BAD_REQUEST,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_of_the_pod_adds_no_line_to_the_log() {
+        let name = "aerostack.dev/x\n2026-01-01T00:00:00Z  INFO forged".to_owned();
+        let unknown = Denial::UnknownAnnotation {
+            name: name.clone(),
+            known: String::new(),
+        };
+        let in_use = Denial::PortInUse {
+            port: 7100,
+            container: name,
+        };
+        for denial in [unknown, in_use] {
+            assert!(!denial.to_string().contains('\n'), "{denial}");
         }
     }
 }

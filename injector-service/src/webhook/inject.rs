@@ -1,5 +1,7 @@
-//! Adds the sidecar to a pod. A function of the pod and the settings alone, so that a second review of the result changes nothing.
+//! Adds the sidecar to a pod. The result depends on the pod and the settings alone, so that a second review of the same pod changes
+//! nothing.
 
+use chassis::kubernetes::members;
 use serde_json::{Value, json};
 
 use super::{
@@ -62,11 +64,11 @@ pub(super) fn inject(
 }
 
 fn add_metadata(pod: &mut Value, vault_ca: &str) {
-    let metadata = pod::object(pod, "metadata");
-    let annotations = pod::object(metadata, "annotations");
-    pod::set(annotations, STATUS, "injected");
-    pod::set(annotations, VAULT_CA, vault_ca);
-    pod::set(pod::object(metadata, "labels"), LABEL, "true");
+    let metadata = members::object(pod, "metadata");
+    let annotations = members::object(metadata, "annotations");
+    members::set(annotations, STATUS, "injected");
+    members::set(annotations, VAULT_CA, vault_ca);
+    members::set(members::object(metadata, "labels"), LABEL, "true");
 }
 
 /// Adds variables to the program's containers, init containers included. A variable that a container has already stays. The new
@@ -77,7 +79,7 @@ fn add_variables(pod: &mut Value, variables: &[Value]) {
         if name == NAME || mesh::is_of_mesh(name) {
             return;
         }
-        let env = pod::array(container, "env");
+        let env = members::array(container, "env");
         let missing = variables
             .iter()
             .filter(|variable| pod::position(env, pod::name(variable)).is_none());
@@ -86,8 +88,8 @@ fn add_variables(pod: &mut Value, variables: &[Value]) {
     });
 }
 
-/// Puts the sidecar at its place among the init containers. A sidecar that is there keeps what others added to it, such as the
-/// defaults of Kubernetes.
+/// Puts the sidecar at its place among the init containers. A sidecar that the pod has already keeps the fields that Kubernetes and other
+/// webhooks added to it, such as defaults.
 fn place_sidecar(pod: &mut Value, sidecar: Value) {
     let containers = pod::list_mut(pod, "initContainers");
     let sidecar = match pod::position(containers, NAME) {
@@ -98,8 +100,8 @@ fn place_sidecar(pod: &mut Value, sidecar: Value) {
     containers.insert(at, sidecar);
 }
 
-/// Removes the settings of the sidecar from its variables, because those of an earlier review may be out of date, and the actions of
-/// its probes. A probe has one action: that of an earlier release, or one that a mesh put in its place, must not stay beside ours.
+/// Removes two things from a sidecar of an earlier review: the variables with its settings, which may be out of date, and the actions of
+/// its probes. A probe may have one action only, so that an action of an earlier release or of a mesh must not stay beside ours.
 fn without_settings(mut sidecar: Value) -> Value {
     const ACTIONS: [&str; 4] = ["exec", "grpc", "httpGet", "tcpSocket"];
     for probe in PROBES {
@@ -107,7 +109,7 @@ fn without_settings(mut sidecar: Value) -> Value {
             probe.retain(|member, _| !ACTIONS.contains(&member.as_str()));
         }
     }
-    let env = pod::array(&mut sidecar, "env");
+    let env = members::array(&mut sidecar, "env");
     env.retain(|variable| !pod::name(variable).starts_with(sidecar::VARIABLES));
     sidecar
 }

@@ -61,12 +61,12 @@ pub(super) fn sidecar_position(others: &[Value]) -> usize {
 /// Denies a pod whose sidecar could not reach the vault on `vault_port` before the proxy of a mesh runs.
 pub(super) fn check(pod: &Value, vault_port: u16) -> Result<(), Denial> {
     let has = |list: &str, name: &str| pod::position(pod::list(pod, list), name).is_some();
-    let hangs = |mesh: &&Mesh| {
+    let starts_too_late = |mesh: &&Mesh| {
         has("containers", mesh.proxy)
             && has("initContainers", mesh.cni_check)
             && !pod::annotation(pod, mesh.excluded_ports).is_some_and(|ports| includes(ports, vault_port))
     };
-    match MESHES.iter().find(hangs) {
+    match MESHES.iter().find(starts_too_late) {
         Some(mesh) => Err(Denial::MeshStartsLater {
             proxy: mesh.proxy,
             annotation: mesh.excluded_ports,

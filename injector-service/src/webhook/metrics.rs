@@ -1,10 +1,8 @@
 //! The metrics of the webhook. `docs/metrics.md` describes them for operators.
 
-use std::time::{Duration, SystemTime};
-
 use prometheus_client::{
     encoding::EncodeLabelSet,
-    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    metrics::{counter::Counter, family::Family, histogram::Histogram},
     registry::Registry,
 };
 
@@ -23,11 +21,6 @@ pub(super) enum Outcome {
     Ignored,
     /// The request is not a review.
     Malformed,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct CertificateLabels {
-    certificate: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -53,7 +46,6 @@ impl Outcome {
 pub(super) struct WebhookMetrics {
     reviews: Family<ReviewLabels, Counter>,
     pub(super) seconds: Histogram,
-    expiry: Family<CertificateLabels, Gauge>,
     renewal_failures: Counter,
 }
 
@@ -62,7 +54,6 @@ impl WebhookMetrics {
         let metrics = Self {
             reviews: Family::default(),
             seconds: Histogram::new(REVIEW_SECONDS),
-            expiry: Family::default(),
             renewal_failures: Counter::default(),
         };
         registry.register(
@@ -76,13 +67,8 @@ impl WebhookMetrics {
             metrics.seconds.clone(),
         );
         registry.register(
-            "aerostack_certificate_expiration_timestamp_seconds",
-            "Unix time at which a certificate expires that the service presents, by the setting that names it",
-            metrics.expiry.clone(),
-        );
-        registry.register(
             "aerostack_webhook_renewal_failures",
-            "Attempts to read or renew the certificate, or the CAs of the vault, that failed",
+            "Attempts to renew the certificate of the webhook's own authority that failed",
             metrics.renewal_failures.clone(),
         );
         metrics
@@ -93,15 +79,6 @@ impl WebhookMetrics {
             outcome: outcome.label(),
         };
         self.reviews.get_or_create(&labels).inc();
-    }
-
-    /// Notes the time at which the certificate of `setting` expires.
-    pub(super) fn set_expiry(&self, setting: &'static str, not_after: SystemTime) {
-        let since_epoch = not_after.duration_since(SystemTime::UNIX_EPOCH);
-        let seconds = since_epoch.unwrap_or(Duration::ZERO).as_secs();
-        let labels = CertificateLabels { certificate: setting };
-        let expiry = self.expiry.get_or_create(&labels);
-        expiry.set(i64::try_from(seconds).unwrap_or(i64::MAX));
     }
 
     pub(super) fn count_renewal_failure(&self) {

@@ -1,5 +1,6 @@
-//! Reading pods, which are JSON values so that fields that this program does not know stay as they are.
+//! Reads and changes pods. A pod is a JSON value, so that fields that this program does not know stay as they are.
 
+use chassis::kubernetes::members;
 use serde_json::{Map, Value};
 
 /// The lists of containers that may be in a pod that is created. Ephemeral containers are added later.
@@ -35,7 +36,7 @@ pub(super) fn position(elements: &[Value], wanted: &str) -> Option<usize> {
 
 /// Returns a list of the pod's specification to change. A missing list is made.
 pub(super) fn list_mut<'p>(pod: &'p mut Value, name: &str) -> &'p mut Vec<Value> {
-    array(object(pod, "spec"), name)
+    members::array(members::object(pod, "spec"), name)
 }
 
 /// Calls `change` with each container of both lists.
@@ -45,35 +46,4 @@ pub(super) fn change_containers(pod: &mut Value, mut change: impl FnMut(&mut Val
         let containers = list.and_then(Value::as_array_mut);
         containers.into_iter().flatten().for_each(&mut change);
     }
-}
-
-/// Returns a member that is an object. A missing one is made, and a value of another type is replaced.
-pub(super) fn object<'v>(value: &'v mut Value, name: &str) -> &'v mut Value {
-    let member = member(value, name);
-    if !member.is_object() {
-        *member = Value::Object(Map::new());
-    }
-    member
-}
-
-/// Returns a member that is a list. A missing one is made, and a value of another type is replaced.
-pub(super) fn array<'v>(value: &'v mut Value, name: &str) -> &'v mut Vec<Value> {
-    let member = member(value, name);
-    if !member.is_array() {
-        *member = Value::Array(Vec::new());
-    }
-    member.as_array_mut().expect("it was made a list")
-}
-
-/// Sets a member.
-pub(super) fn set(value: &mut Value, name: &str, new: impl Into<Value>) {
-    *member(value, name) = new.into();
-}
-
-fn member<'v>(value: &'v mut Value, name: &str) -> &'v mut Value {
-    if !value.is_object() {
-        *value = Value::Object(Map::new());
-    }
-    let members = value.as_object_mut().expect("it was made an object");
-    members.entry(name).or_insert(Value::Null)
 }

@@ -1,6 +1,7 @@
 //! `AdmissionReview`, version `admission.k8s.io/v1`: the request of the API and the answer.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
+use chassis::kubernetes::members;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -90,7 +91,8 @@ impl ReviewRequest {
                 self.answer(Outcome::Injected, allowed)
             }
             Err(denial) => {
-                tracing::info!(namespace = self.namespace, pod = self.pod(), %denial, "pod denied");
+                let reason = denial.to_string();
+                tracing::info!(namespace = self.namespace, pod = self.pod(), reason, "pod denied");
                 self.answer(Outcome::Denied, denied(&denial))
             }
         }
@@ -107,7 +109,7 @@ impl ReviewRequest {
     }
 
     fn answer(&self, outcome: Outcome, mut response: Value) -> ReviewAnswer {
-        pod::set(&mut response, "uid", self.uid.as_str());
+        members::set(&mut response, "uid", self.uid.as_str());
         ReviewAnswer {
             outcome,
             answer: json!({"apiVersion": VERSION, "kind": "AdmissionReview", "response": response}),

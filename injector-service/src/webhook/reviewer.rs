@@ -1,11 +1,12 @@
 //! Answers reviews with the settings of the webhook, and counts them.
 
-use std::{sync::Arc, time::Instant};
+use std::time::Instant;
 
-use arc_swap::ArcSwap;
-use tokio::sync::{Mutex, Semaphore};
+use chassis::tls::Reloading;
+use tokio::sync::Mutex;
 
 use super::{
+    bodies::Bodies,
     metrics::{Outcome, WebhookMetrics},
     review::{ReviewError, ReviewRequest},
     sidecar::InjectionSettings,
@@ -15,21 +16,22 @@ use super::{
 pub(super) struct Reviewer {
     pub(super) injection: InjectionSettings,
     /// The CAs of the vault, PEM.
-    pub(super) vault_ca: Arc<ArcSwap<String>>,
+    pub(super) vault_ca: Reloading<String>,
     pub(super) metrics: WebhookMetrics,
-    /// The right to hold a request's body in memory.
-    pub(super) bodies: Semaphore,
+    pub(super) bodies: Bodies,
     /// Held during a review, so that one body is parsed at a time: a parsed body needs many times its length.
-    pub(super) review: Mutex<()>,
+    pub(super) one_at_a_time: Mutex<()>,
 }
 
 impl Reviewer {
     /// Returns the answer to a review, both as JSON.
     pub(super) async fn answer(&self, body: &[u8]) -> Result<String, ReviewError> {
-        let _alone = self.review.lock().await;
+        let _alone = self.one_at_a_time.lock().await;
         let began = Instant::now();
         let request = ReviewRequest::parse(body)?;
-        let answered = request.review(&self.injection, &self.vault_ca.load());
+        let vault_ca = self.vault_ca.current();
+        let vault_ca = vault_ca.expect("the content of a file is there from the start");
+        let answered = request.review(&self.injection, &vault_ca);
         self.metrics.count(answered.outcome);
         self.metrics.seconds.observe(began.elapsed().as_secs_f64());
         Ok(answered.answer.to_string())

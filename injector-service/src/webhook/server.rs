@@ -1,27 +1,28 @@
 //! The HTTPS listener.
 
-use std::{convert::Infallible, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{convert::Infallible, error::Error, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use chassis::{
     connection_slots::{Eviction, Holder, Slot, Slots},
     listen,
+    tls::ServerTls,
 };
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::{
-    body::{Bytes, Incoming},
+    body::{Body, Bytes},
     service::service_fn,
 };
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
 };
-use rustls::ServerConfig;
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     time,
 };
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_rustls::server::TlsStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::reviewer::Reviewer;
@@ -30,11 +31,15 @@ use super::reviewer::Reviewer;
 const MAX_CONNECTIONS: usize = 512;
 /// Time within which the head of the next request must arrive over HTTP/1.1.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(90);
-/// Time for the body of a request to arrive. The API waits for 10 seconds unless the configuration says otherwise.
-const BODY_TIMEOUT: Duration = Duration::from_secs(5);
-/// Maximum number of bodies in memory. Further requests wait: of an HTTP/2 stream that nobody reads, 64 KiB arrive. Everybody in the
-/// cluster may send bodies, so that all of them together must fit into the memory of the webhook, which is 256 MiB in the chart.
-pub(super) const MAX_BODIES: usize = 8;
+/// Maximum size of the head of a request in bytes.
+const MAX_HEAD: u16 = 16 << 10;
+/// Maximum number of concurrent requests on an HTTP/2 connection. An API server that has more opens another connection.
+const MAX_STREAMS: u32 = 8;
+/// HTTP/2 flow-control window of a request in bytes. So much of a body arrives while nothing reads it.
+const STREAM_WINDOW: u32 = 16 << 10;
+/// HTTP/2 flow-control window of a connection in bytes. It has room for the windows of all requests, so that requests that wait for
+/// their turn do not hold up the body of another one.
+const CONNECTION_WINDOW: u32 = MAX_STREAMS * STREAM_WINDOW;
 /// Length limit of a request's body. The API itself accepts objects of up to 3 MiB.
 const MAX_BODY: usize = 4 << 20;
 /// Maximum numbers of objects and of other values in a body. An object with one member has 7 bytes as text and about 600 in memory,
@@ -45,7 +50,7 @@ const MAX_VALUES: usize = 300_000;
 /// Serves until `shutdown`, and then until the running reviews have ended, for `grace` at the most.
 pub(super) async fn serve(
     listener: TcpListener,
-    tls: Arc<ServerConfig>,
+    tls: ServerTls,
     reviewer: Arc<Reviewer>,
     shutdown: CancellationToken,
     grace: Duration,
@@ -73,25 +78,18 @@ pub(super) async fn serve(
     drop(time::timeout(grace, connections.wait()).await);
 }
 
-/// Completes the TLS handshake, and takes a connection slot. The connection keeps its handshake slot until then. A failure is logged:
-/// the usual cause is an API that does not trust the authority of the certificate.
+/// Completes the TLS handshake, and takes a connection slot. The connection keeps its handshake slot until then.
 async fn secure(
-    tls: Arc<ServerConfig>,
+    tls: ServerTls,
     stream: TcpStream,
     peer: SocketAddr,
     handshake: Slot,
     connections: Slots,
 ) -> Option<(TlsStream<TcpStream>, Slot)> {
-    handshake.started();
-    let secured = async {
-        let accepted = TlsAcceptor::from(tls).accept(stream).await;
-        let stream = accepted
-            .inspect_err(|error| tracing::info!(%peer, %error, "tls handshake refused"))
-            .ok()?;
-        Some((stream, connections.take(Holder::network(peer)).await))
-    };
-    let (stream, slot) = tokio::select! {
-        secured = time::timeout(listen::HANDSHAKE_TIMEOUT, secured) => secured.ok()??,
+    let (stream, _trust) = listen::handshake(&tls, stream, peer, &handshake).await?;
+    let taking = connections.take(Holder::network(peer));
+    let slot = tokio::select! {
+        taken = time::timeout(listen::HANDSHAKE_TIMEOUT, taking) => taken.ok()?,
         () = handshake.evicted() => return None,
     };
     slot.started();
@@ -99,7 +97,7 @@ async fn secure(
 }
 
 async fn serve_connection(
-    stream: TlsStream<TcpStream>,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     slot: Slot,
     reviewer: Arc<Reviewer>,
     stop: CancellationToken,
@@ -107,19 +105,22 @@ async fn serve_connection(
     let slot = Arc::new(slot);
     let evicted = slot.evicted();
     let service = service_fn(move |request| {
-        let (reviewer, running) = (reviewer.clone(), RunningReview::begin(&slot));
-        async move {
-            let answer = answer(&reviewer, request).await;
-            drop(running);
-            Ok::<_, Infallible>(answer)
-        }
+        let (reviewer, slot) = (reviewer.clone(), slot.clone());
+        async move { Ok::<_, Infallible>(answer(&reviewer, &slot, request).await) }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT);
-    builder.http2().timer(TokioTimer::new());
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(MAX_HEAD.into());
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_STREAMS)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_header_list_size(MAX_HEAD.into());
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     let ended = tokio::select! {
         ended = &mut connection => ended,
@@ -134,24 +135,11 @@ async fn serve_connection(
     }
 }
 
-/// Keeps a connection from being evicted while a review is running on it.
-struct RunningReview(Arc<Slot>);
-
-impl RunningReview {
-    fn begin(slot: &Arc<Slot>) -> Self {
-        slot.call_began();
-        Self(slot.clone())
-    }
-}
-
-impl Drop for RunningReview {
-    fn drop(&mut self) {
-        self.0.call_ended();
-    }
-}
-
-async fn answer(reviewer: &Reviewer, request: Request<Incoming>) -> Response<Full<Bytes>> {
-    match review(reviewer, request).await {
+async fn answer<B>(reviewer: &Reviewer, slot: &Arc<Slot>, request: Request<B>) -> Response<Full<Bytes>>
+where
+    B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>>,
+{
+    match review(reviewer, slot, request).await {
         Ok(answer) => response(StatusCode::OK, "application/json", answer),
         Err((status, text)) => {
             reviewer.count_malformed();
@@ -161,7 +149,14 @@ async fn answer(reviewer: &Reviewer, request: Request<Incoming>) -> Response<Ful
     }
 }
 
-async fn review(reviewer: &Reviewer, request: Request<Incoming>) -> Result<String, (StatusCode, String)> {
+async fn review<B>(
+    reviewer: &Reviewer,
+    slot: &Arc<Slot>,
+    request: Request<B>,
+) -> Result<String, (StatusCode, String)>
+where
+    B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>>,
+{
     let refuse = |status, text: &str| Err((status, text.to_owned()));
     if request.uri().path() != "/mutate" {
         return refuse(StatusCode::NOT_FOUND, "there is only /mutate");
@@ -176,17 +171,19 @@ async fn review(reviewer: &Reviewer, request: Request<Incoming>) -> Result<Strin
             "the body has to be application/json",
         );
     }
-    let Ok(_held) = reviewer.bodies.acquire().await else {
-        return refuse(StatusCode::SERVICE_UNAVAILABLE, "shutting down");
+    let Some(permit) = reviewer.bodies.acquire(slot.holder()).await else {
+        return refuse(StatusCode::SERVICE_UNAVAILABLE, "too many other requests");
     };
-    let body = Limited::new(request.into_body(), MAX_BODY).collect();
-    let body = match time::timeout(BODY_TIMEOUT, body).await {
+    // The connection counts as idle while the request waits, so that connections with such requests can be evicted.
+    let _running = slot.begin_call();
+    let body = permit.receive(Limited::new(request.into_body(), MAX_BODY).collect());
+    let body = match body.await {
         Ok(Ok(body)) => body.to_bytes(),
         Ok(Err(error)) if error.is::<LengthLimitError>() => {
             return refuse(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large");
         }
         Ok(Err(_)) => return refuse(StatusCode::BAD_REQUEST, "the body ended early"),
-        Err(_) => return refuse(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time"),
+        Err(late) => return refuse(StatusCode::REQUEST_TIMEOUT, &late.to_string()),
     };
     if has_too_many_values(&body) {
         return refuse(StatusCode::PAYLOAD_TOO_LARGE, "the body has too many values");
@@ -209,3 +206,6 @@ fn response(status: StatusCode, content_type: &'static str, body: String) -> Res
     response.headers_mut().insert(header::CONTENT_TYPE, content_type);
     response
 }
+
+#[cfg(test)]
+mod tests;

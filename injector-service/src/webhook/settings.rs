@@ -10,20 +10,24 @@ use std::{
 
 use chassis::{
     args::ProcessArgs,
+    expiry::OwnCertificates,
     kubernetes::{ApiClient, ObjectName, SERVICE_ACCOUNT_DIR},
     pki::only_certificates,
     settings::{self, Problems, path},
+    tls::{Identity, Reloader, Reloading, ReloadingSender, ServerTls},
 };
 use clap::{Args, Parser};
 use proto::Principal;
 
 use super::{
     annotations,
-    certificate::{CertificateSource, OwnAuthority},
+    own_authority::OwnAuthority,
+    quantity::ResourceAmount,
     sidecar::{DATA_PLANE_PORT, InjectionSettings},
 };
 
-/// Kubernetes accepts no token of less than ten minutes. The vault accepts a token until it expires, also when its pod is gone.
+/// Life of the sidecars' tokens in seconds. Kubernetes issues no token for less than 10 minutes. The vault accepts a token until the
+/// token expires, even when the pod of the token no longer exists: a long life is a risk.
 const TOKEN_SECONDS: RangeInclusive<u64> = 600..=86_400;
 /// Maximum size of the vault's CAs in bytes. All annotations of an object together have 256 KiB at most.
 const MAX_AUTHORITIES: usize = 128 << 10;
@@ -57,7 +61,7 @@ pub struct WebhookSettings {
     /// The principal that the vault's certificate names: spiffe://… or dns:NAME
     #[arg(long, value_name = "PRINCIPAL")]
     pub vault_id: Option<String>,
-    /// CAs that the vault's certificate comes from, PEM; new pods get the present content
+    /// CAs of the vault's certificate, PEM. A change of the file applies to pods that are created later
     #[arg(long, value_name = "FILE")]
     pub vault_ca: Option<PathBuf>,
     /// Audience of the sidecars' tokens, which the vault's --jwt-issuer names
@@ -110,9 +114,15 @@ pub struct WebhookConfig {
     pub(super) listen: SocketAddr,
     pub(super) metrics_listen: SocketAddr,
     pub(super) injection: InjectionSettings,
-    /// The file with the CAs of the vault, and its content.
-    pub(super) vault_ca: (PathBuf, String),
-    pub(super) source: CertificateSource,
+    /// The CAs of the vault, PEM.
+    pub(super) vault_ca: Reloading<String>,
+    pub(super) tls: ServerTls,
+    /// The source of the certificate, unless it comes from files.
+    pub(super) own_authority: Option<OwnAuthority>,
+    /// The certificate of the HTTPS listener, for the metrics of its expiry.
+    pub(super) certificates: OwnCertificates,
+    /// Reads the files of the certificate and of the CAs again when they change.
+    pub(super) reloader: Reloader,
     pub(super) shutdown_delay: Duration,
     pub(super) shutdown_grace: Duration,
 }
@@ -129,16 +139,22 @@ impl WebhookSettings {
         let metrics_listen = p.address("--metrics-listen", &self.metrics_listen);
         let injection = self.injection(p);
         let vault_ca = self.vault_ca(p);
-        let source = self.source(p);
+        let certificate = self.certificate(p);
         let shutdown_delay = p.duration("--shutdown-delay", &self.shutdown_delay);
         let shutdown_grace = self.process.shutdown_grace(p);
+        let certificates = problems.own_certificates();
+        let reloader = problems.take_reloader();
         let config = (|| {
+            let (tls, own_authority) = certificate?;
             Some(WebhookConfig {
                 listen: listen?,
                 metrics_listen: metrics_listen?,
                 injection: injection?,
                 vault_ca: vault_ca?,
-                source: source?,
+                tls,
+                own_authority,
+                certificates,
+                reloader,
                 shutdown_delay: shutdown_delay?,
                 shutdown_grace: shutdown_grace?,
             })
@@ -153,7 +169,7 @@ impl WebhookSettings {
         let vault = vault.and_then(|vault| problems.parse("--vault", vault));
         let vault_id = problems.required("--vault-id", self.vault_id.as_deref());
         let vault_id = vault_id.and_then(|id| problems.take("--vault-id", Principal::parse(id)));
-        let cpu = problems.take("--cpu", annotations::cpu(&self.cpu));
+        let cpu = problems.take("--cpu", ResourceAmount::parse(&self.cpu));
         let memory = problems.take("--memory", annotations::memory(&self.memory));
         if self.token_audience.is_empty() {
             problems.add("--token-audience", "is empty");
@@ -203,13 +219,18 @@ impl WebhookSettings {
         None
     }
 
-    fn vault_ca(&self, problems: &mut Problems) -> Option<(PathBuf, String)> {
-        let file = problems.required("--vault-ca", path(&self.vault_ca))?;
-        let certificates = problems.take("--vault-ca", read_authorities(file))?;
-        Some((file.to_owned(), certificates))
+    fn vault_ca(&self, problems: &mut Problems) -> Option<Reloading<String>> {
+        let file = problems.required("--vault-ca", path(&self.vault_ca))?.to_owned();
+        problems.reloading(
+            "--vault-ca",
+            vec![file.clone()],
+            move || read_authorities(&file),
+            |pem| format!("{} CAs for new pods", pem.matches("-----BEGIN ").count()),
+        )
     }
 
-    fn source(&self, problems: &mut Problems) -> Option<CertificateSource> {
+    /// Returns the TLS of the HTTPS listener, and the own authority that its certificate comes from.
+    fn certificate(&self, problems: &mut Problems) -> Option<(ServerTls, Option<OwnAuthority>)> {
         let (certificate, key) = (path(&self.tls_cert), path(&self.tls_key));
         match &self.self_signed_secret {
             None => {
@@ -220,12 +241,10 @@ impl WebhookSettings {
                     );
                     return None;
                 }
-                let certificate = problems.required("--tls-cert", certificate);
-                let key = problems.required("--tls-key", key);
-                Some(CertificateSource::Files {
-                    certificate: certificate?.to_owned(),
-                    key: key?.to_owned(),
-                })
+                let identity = problems.identity(("--tls-cert", certificate), ("--tls-key", key))?;
+                let tls = ServerTls::http(identity, None);
+                problems.check_tls("--tls-cert", tls.config())?;
+                Some((tls, None))
             }
             Some(secret) => {
                 if certificate.is_some() || key.is_some() {
@@ -234,13 +253,20 @@ impl WebhookSettings {
                         "replaces --tls-cert and --tls-key; give one of both",
                     );
                 }
-                let own = self.own_authority(secret, problems)?;
-                Some(CertificateSource::OwnAuthority(own))
+                let (sender, identity) = ReloadingSender::new(None);
+                problems.add_own_certificate("--self-signed-secret", &identity);
+                let own = self.own_authority(secret, sender, problems)?;
+                Some((ServerTls::http(identity, None), Some(own)))
             }
         }
     }
 
-    fn own_authority(&self, secret: &str, problems: &mut Problems) -> Option<OwnAuthority> {
+    fn own_authority(
+        &self,
+        secret: &str,
+        certificate: ReloadingSender<Identity>,
+        problems: &mut Problems,
+    ) -> Option<OwnAuthority> {
         let secret = problems.parse("--self-signed-secret", secret);
         let configuration =
             problems.required("--webhook-configuration", self.webhook_configuration.as_deref());
@@ -256,12 +282,13 @@ impl WebhookSettings {
             secret: secret?,
             configuration: configuration?,
             service: service?,
+            certificate,
         })
     }
 }
 
 /// Reads the certificates of a file. Other content, such as a key, is left out, because pods get the text.
-pub(super) fn read_authorities(file: &Path) -> Result<String, String> {
+fn read_authorities(file: &Path) -> Result<String, String> {
     let fault = |fault: String| format!("{}: {fault}", file.display());
     let text = fs::read_to_string(file).map_err(|error| fault(error.to_string()))?;
     let certificates =
@@ -276,12 +303,12 @@ pub(super) fn read_authorities(file: &Path) -> Result<String, String> {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test that panics has failed")]
-mod tests {
-    use std::time::SystemTime;
+pub(super) mod tests {
+    use std::{io::Write as _, os::unix::fs::OpenOptionsExt as _, time::SystemTime};
 
     use chassis::{
         args::defaults,
-        pki::{Ca, CaSpec},
+        pki::{Ca, CaSpec, Leaf, issue},
     };
     use tempfile::TempDir;
 
@@ -303,19 +330,40 @@ mod tests {
         (folder, settings)
     }
 
+    /// Writes a certificate and its key, and returns the files.
+    fn write_certificate(folder: &Path) -> (PathBuf, PathBuf) {
+        let (cert, key) = (folder.join("cert.pem"), folder.join("key.pem"));
+        let now = SystemTime::now();
+        let ca = Ca::generate(&CaSpec::for_any_name(now)).unwrap();
+        let issued = issue(&ca, &Leaf::server("webhook", now)).unwrap();
+        fs::write(&cert, &issued.cert_pem).unwrap();
+        let mut private = fs::OpenOptions::new();
+        let private = private.write(true).create_new(true).mode(0o600).open(&key);
+        private.unwrap().write_all(issued.key_pem.as_bytes()).unwrap();
+        (cert, key)
+    }
+
+    /// Returns checked settings with a certificate in files.
+    pub(in crate::webhook) fn config() -> (TempDir, WebhookConfig) {
+        let (folder, settings) = settings();
+        let (cert, key) = write_certificate(folder.path());
+        let settings = WebhookSettings {
+            tls_cert: Some(cert),
+            tls_key: Some(key),
+            ..settings
+        };
+        let config = settings.check().map_err(|problems| problems.to_string());
+        (folder, config.unwrap())
+    }
+
     fn mistakes(settings: WebhookSettings) -> String {
         settings.check().err().unwrap().to_string()
     }
 
     #[test]
     fn a_key_in_the_file_of_the_vaults_authorities_does_not_reach_pods() {
-        let (_folder, settings) = settings();
-        let settings = WebhookSettings {
-            tls_cert: Some("cert.pem".into()),
-            tls_key: Some("key.pem".into()),
-            ..settings
-        };
-        let (_, authorities) = settings.check().ok().unwrap().vault_ca;
+        let (_folder, config) = config();
+        let authorities = config.vault_ca.current().unwrap();
         assert!(authorities.starts_with("-----BEGIN CERTIFICATE-----"));
         assert!(!authorities.contains("PRIVATE KEY"));
     }

@@ -3,7 +3,11 @@
 // The module `net` of `core` has addresses and no sockets.
 use core::net::SocketAddr;
 
-use chassis::{channel::ServiceAddress, kubernetes::ObjectName, worker_threads::MAX_THREADS};
+use chassis::{
+    channel::ServiceAddress,
+    kubernetes::{ObjectName, members},
+    worker_threads::MAX_THREADS,
+};
 use proto::Principal;
 use serde_json::{Value, json};
 
@@ -121,9 +125,9 @@ fn resources(request: &SidecarRequest, settings: &InjectionSettings) -> Value {
         ("cpu", amount(&request.cpu, &settings.cpu)),
         ("memory", amount(&request.memory, &settings.memory)),
     ] {
-        pod::set(&mut requests, name, amount.request.text());
+        members::set(&mut requests, name, amount.request.text());
         if let Some(limit) = amount.limit {
-            pod::set(&mut limits, name, limit.text());
+            members::set(&mut limits, name, limit.text());
         }
     }
     json!({"requests": requests, "limits": limits})

@@ -31,14 +31,14 @@ fn name(text: &str) -> NamespacedName {
 }
 
 async fn one(api: &ApiClient, now: SystemTime) -> RenewedCertificates {
-    in_one_secret(api, &name("aerostack/web"), &plan(), now)
+    renew_in_one_secret(api, &name("aerostack/web"), &plan(), now)
         .await
         .unwrap()
 }
 
 async fn two(api: &ApiClient, now: SystemTime) -> RenewedCertificates {
     let (secret, authority) = (name("aerostack/web"), name("aerostack/web-ca"));
-    in_two_secrets(api, &secret, &authority, &plan(), now)
+    renew_in_two_secrets(api, &secret, &authority, &plan(), now)
         .await
         .unwrap()
 }
@@ -86,7 +86,7 @@ async fn a_secret_that_always_changes_is_given_up() {
     let (client, now) = (api.client(), SystemTime::now());
     one(&client, now).await;
     api.state.lock().unwrap().rivals = usize::MAX;
-    let given_up = in_one_secret(&client, &name("aerostack/web"), &plan(), now + 21 * DAY).await;
+    let given_up = renew_in_one_secret(&client, &name("aerostack/web"), &plan(), now + 21 * DAY).await;
     assert!(matches!(given_up, Err(CertificatesError::Contended(_))));
 }
 
@@ -129,7 +129,7 @@ async fn a_secret_of_somebody_else_stays_as_it_is() {
         SECRET,
         json!({"metadata": {"name": "web"}, "data": {"password": "c2VjcmV0"}}),
     );
-    let refused = in_one_secret(&client, &name("aerostack/web"), &plan(), now).await;
+    let refused = renew_in_one_secret(&client, &name("aerostack/web"), &plan(), now).await;
     let refused = refused.err().unwrap().to_string();
     assert!(
         refused.contains("aerostack/web exists and was not made by this program"),
@@ -151,7 +151,7 @@ async fn an_authority_that_cannot_be_used_is_not_replaced() {
     let mut broken = api.object(SECRET);
     broken["data"]["ca.key"] = BASE64.encode("no key").into();
     api.put(SECRET, broken.clone());
-    let refused = in_one_secret(&client, &name("aerostack/web"), &plan(), now).await;
+    let refused = renew_in_one_secret(&client, &name("aerostack/web"), &plan(), now).await;
     assert!(matches!(refused, Err(CertificatesError::Authority { .. })));
     assert_eq!(api.object(SECRET)["data"], broken["data"]);
 }

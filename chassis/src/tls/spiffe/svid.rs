@@ -6,7 +6,10 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::messages::{X509Svid, X509SvidResponse};
-use crate::tls::files::{Authorities, Identity, trust_domain};
+use crate::tls::{
+    authorities::{Authorities, trust_domain},
+    identity::Identity,
+};
 
 /// The parsed content of an answer.
 pub(super) struct X509Context {

@@ -107,7 +107,7 @@ async fn a_source_that_has_sent_nothing_refuses_handshakes_until_it_does() {
     let ca = TestCa::new();
     let (sender, identity) = reloading::ReloadingSender::new(None);
     let server = ServerTls::grpc(identity, None);
-    assert!(matches!(server.config(), Err(TlsError::NotYet)));
+    assert!(matches!(server.config(), Err(TlsError::NotReceived)));
     sender.replace(ca.issue(SERVER, Days::Valid).identity());
     let client = client_of(&ca, ca.authorities());
     let connected = connect(&server, &client).await.unwrap();

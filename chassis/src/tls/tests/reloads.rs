@@ -105,3 +105,25 @@ fn files_that_cannot_be_used_keep_the_last_good_ones() {
     assert_eq!(files.failures("client-ca"), "1");
     assert!(*files.clients.current().unwrap() == ca.authorities());
 }
+
+#[test]
+fn the_error_for_a_file_that_is_written_only_in_part_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let (cert, key, _) = paths(dir.path());
+    let ca = TestCa::new();
+    let half = |file: &Path| {
+        let whole = fs::read_to_string(file).unwrap();
+        fs::write(file, &whole[..whole.len() / 2]).unwrap();
+        Identity::load(&cert, &key).unwrap_err().to_string()
+    };
+    for file in [&cert, &key] {
+        ca.issue(SERVER, Days::Valid).write(&cert, &key);
+        assert_eq!(
+            half(file),
+            format!(
+                "{}: its PEM text is broken or not complete; is the file still being written?",
+                file.display()
+            )
+        );
+    }
+}

@@ -1,9 +1,9 @@
 //! `/status`: both services, their certificates, and the identity of this client.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use axum::response::{IntoResponse as _, Response};
-use chassis::caller::Peer;
+use chassis::{caller::Peer, expiry::unix_seconds};
 use maud::{Markup, html};
 use prost_types::Timestamp;
 use proto::Principal;
@@ -140,9 +140,8 @@ fn certificate(peer: &Peer) -> Vec<(&'static str, Markup)> {
 }
 
 fn expires(not_after: SystemTime) -> Markup {
-    let since = not_after.duration_since(UNIX_EPOCH).unwrap_or_default();
     let at = Timestamp {
-        seconds: i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
+        seconds: unix_seconds(not_after),
         nanos: 0,
     };
     with_full_time(&expiry(Some(&at), false, now()), Some(&at))
