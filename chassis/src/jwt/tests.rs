@@ -109,12 +109,13 @@ fn claims(changes: Value) -> Value {
 #[tokio::test]
 async fn a_token_of_each_algorithm_gives_its_principal_and_its_expiry() {
     let issuer = TestIssuer::start();
+    let exp = in_seconds(3600);
     for key in &issuer.keys {
-        let token = key.token(key.algorithm(), &claims(json!({"exp": 2_000_000_000})));
+        let token = key.token(key.algorithm(), &claims(json!({"exp": exp})));
         let verified = issuer.verify_token(&token).await.unwrap();
         let principal = "jwt:https://issuer.example#system:serviceaccount:shop:web";
         assert_eq!(verified.principal.to_string(), principal);
-        let exp = UNIX_EPOCH + Duration::from_secs(2_000_000_000);
+        let exp = UNIX_EPOCH + Duration::from_secs(exp.as_u64().unwrap());
         assert!(verified.not_after < exp && verified.not_after > exp - Duration::from_secs(1));
     }
 }
@@ -189,6 +190,23 @@ async fn a_token_is_refused_before_and_after_its_time() {
     let verified = issuer.verify(json!({"nbf": in_seconds(60)})).await;
     assert_eq!(verified, Err(TokenRefusal::NotYetValid));
     assert!(issuer.verify(json!({"nbf": null})).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_token_that_lives_too_long_is_refused_also_when_it_comes_again() {
+    let issuer = TestIssuer::start();
+    let token = issuer.keys[1].token("ES256", &claims(json!({"exp": in_seconds(25 * 3600)})));
+    for _ in 0..2 {
+        assert_eq!(issuer.verify_token(&token).await, Err(TokenRefusal::MaxLife));
+    }
+    let setting = format!(
+        "{ISSUER}={AUDIENCE},max-life=26h,jwks={}/jwks.json",
+        issuer.dir.path().display()
+    );
+    let patient = issuers(&[&setting]);
+    let task = tokio::spawn(patient.clone().keep_fresh());
+    assert!(patient.verify(&token).await.is_ok());
+    task.abort();
 }
 
 #[tokio::test]
