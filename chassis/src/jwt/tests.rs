@@ -2,7 +2,6 @@
 
 use std::{
     fs,
-    sync::{Arc, Mutex},
     time::{Duration, UNIX_EPOCH},
 };
 
@@ -12,6 +11,7 @@ use tempfile::TempDir;
 use tokio::{task::AbortHandle, time};
 
 use super::{test_keys::TestKey, *};
+use crate::test_log::TestLog;
 
 const ISSUER: &str = "https://issuer.example";
 const AUDIENCE: &str = "aerostack-vault";
@@ -375,29 +375,10 @@ async fn a_key_that_the_issuer_withdraws_no_longer_counts_even_for_a_known_token
     time::timeout(Duration::from_secs(10), refused).await.unwrap();
 }
 
-/// The log of one test.
-#[derive(Clone, Default)]
-struct TestLog(Arc<Mutex<Vec<u8>>>);
-
-impl std::io::Write for TestLog {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 #[tokio::test]
 async fn the_log_has_no_claims_of_a_forged_token_and_one_line_of_many() {
     let issuer = TestIssuer::start();
-    let log = TestLog::default();
-    let writer = log.clone();
-    let lines = tracing_subscriber::fmt()
-        .with_ansi(false)
-        .with_writer(move || writer.clone());
-    let _captured = tracing::subscriber::set_default(lines.finish());
+    let (log, _captured) = TestLog::capture();
     let stranger = TestKey::p256();
     for kid in ["ES256", "unknown-kid"] {
         for _ in 0..100 {
@@ -413,7 +394,7 @@ async fn the_log_has_no_claims_of_a_forged_token_and_one_line_of_many() {
             .await;
         assert_eq!(late, Err(TokenRefusal::Expired));
     }
-    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let log = log.text();
     let refused = log.lines().filter(|line| line.contains("token refused"));
     assert_eq!(refused.count(), 4, "one line for each cause: {log}");
     for unproven in ["forged", "unknown-kid"] {

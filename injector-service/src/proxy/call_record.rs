@@ -2,7 +2,10 @@
 
 use std::{borrow::Cow, mem, sync::Arc, time::Instant};
 
-use chassis::telemetry::{self, field};
+use chassis::{
+    log_limit::LogLimit,
+    telemetry::{self, field},
+};
 use http::{Method, StatusCode};
 use proto::{CallId, Refusal};
 
@@ -192,11 +195,20 @@ impl CallRecord {
         );
     }
 
+    /// Logs a refused call. The lines about calls without a known caller and a known server are limited.
     pub(super) fn log_refused(&self, refusal: &Refusal, metrics: &Metrics) {
         let (workspace, server) = self.names();
         let counts = self.call_counts(metrics);
         counts.count_refused(refusal.reason, self.started.elapsed());
         counts.count_secrets(0, self.missing.count);
+        static STRANGERS: LogLimit = LogLimit::for_strangers();
+        let suppressed = match (&self.caller, &self.entry) {
+            (None, None) => match STRANGERS.admit(Instant::now()) {
+                Some(suppressed) => Some(suppressed),
+                None => return,
+            },
+            _ => None,
+        };
         tracing::warn!(
             { field::WORKSPACE } = workspace,
             { field::SERVER } = server,
@@ -208,6 +220,7 @@ impl CallRecord {
             retries = self.retries,
             { field::MS } = telemetry::ms(self.started),
             { field::CALL_ID } = self.call_id.as_str(),
+            { field::SUPPRESSED } = suppressed,
             "call refused"
         );
     }
