@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::{
     annotations::{SidecarRequest, VAULT_CA},
+    image_prefix::ImagePrefix,
     pod,
     quantity::ResourceAmount,
 };
@@ -33,6 +34,8 @@ pub(super) const PROBES: [&str; 3] = ["startupProbe", "readinessProbe", "livenes
 #[derive(Debug, Clone)]
 pub(super) struct InjectionSettings {
     pub(super) image: String,
+    /// The images that a pod may choose instead.
+    pub(super) allowed_images: Vec<ImagePrefix>,
     pub(super) vault: ServiceAddress,
     pub(super) vault_id: Principal,
     pub(super) token_audience: String,
