@@ -135,12 +135,12 @@ impl TlsArgs {
 )]
 #[derive(Debug, Clone, Default, Args)]
 pub struct JwtArgs {
-    /// An issuer whose JSON Web Tokens identify clients: URL=AUDIENCE[,name=NAME][,jwks=FILE|URL][,ca=FILE][,token=FILE]
+    /// An issuer whose JSON Web Tokens identify clients: URL=AUDIENCE[,name=NAME][,jwks=FILE|URL][,ca=FILE][,token=FILE][,max-life=DURATION]
     ///
     /// A client sends its token as metadata `authorization: Bearer TOKEN`, and then only the token counts. Its principal is
     /// jwt:URL#SUBJECT. For the issuer with name=kubernetes, system:serviceaccount:NAMESPACE:NAME is short for the principal
     /// of that service account. Without jwks=, the key set comes from OpenID Connect discovery. ca= has the CAs of the URL in
-    /// PEM, and token= a bearer token for reading the key set.
+    /// PEM, and token= a bearer token for reading the key set. A token whose life exceeds max-life= (24h) is refused.
     #[arg(long, value_delimiter = ';', value_name = "ISSUER")]
     pub jwt_issuer: Vec<String>,
 }

@@ -3,7 +3,7 @@
 use std::{
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use proto::Principal;
@@ -13,7 +13,7 @@ use x509_parser::{
     prelude::{ASN1Time, FromDer, X509Certificate},
 };
 
-use crate::expiry;
+use crate::{expiry, log_limit::LogLimit, telemetry::field};
 
 /// The client that sent a request. Every request has a `Caller` among its extensions: the client of the connection, or for a
 /// request with a token the client that the token identifies (`token_service`).
@@ -175,12 +175,16 @@ fn choose(
 
 /// Logs why the certificate of the client at `address` is of no use, with the names in it.
 pub fn log_unusable(reason: UnusableCertificate, chain: Option<&[CertificateDer<'_>]>, address: SocketAddr) {
+    static LIMIT: LogLimit = LogLimit::for_strangers();
+    let Some(suppressed) = LIMIT.admit(Instant::now()) else {
+        return;
+    };
     let leaf = chain.and_then(<[_]>::first);
     let names = leaf
         .and_then(|leaf| X509Certificate::from_der(leaf).ok())
         .map(|(_, certificate)| names_of(&certificate))
         .unwrap_or_default();
-    tracing::info!(peer = %address, ?names, %reason, "client certificate not usable");
+    tracing::info!(peer = %address, ?names, %reason, { field::SUPPRESSED } = suppressed, "client certificate not usable");
 }
 
 /// Returns all URIs and DNS names in a certificate, in the form of principals, for a message to an operator.

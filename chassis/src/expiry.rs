@@ -18,6 +18,8 @@ use prometheus_client::{
 };
 use tokio::time;
 
+use crate::probe::ReadinessProblem;
+
 /// Remaining validity at which a warning is logged, from the longest to the shortest.
 const WARNINGS: [Duration; 2] = [Duration::from_secs(7 * 24 * 3600), Duration::from_secs(24 * 3600)];
 /// Interval between two checks of the clock.
@@ -68,8 +70,12 @@ impl OwnCertificates {
     }
 
     /// Returns an error that names a certificate that has expired at `now` or has not arrived yet.
-    pub fn check(&self, now: SystemTime) -> Result<(), String> {
-        self.0.iter().try_for_each(|certificate| certificate.check(now))
+    pub fn check(&self, now: SystemTime) -> Result<(), ReadinessProblem> {
+        let checked = self.0.iter().try_for_each(|certificate| certificate.check(now));
+        checked.map_err(|detail| ReadinessProblem {
+            cause: "a certificate or token of this service cannot be used",
+            detail: Some(detail),
+        })
     }
 
     /// Logs a warning when a certificate is about to expire, once 7 days and once 1 day before, and an error when it has
@@ -217,8 +223,8 @@ mod tests {
             .check(not_after + Duration::from_secs(1))
             .unwrap_err();
         assert_eq!(
-            expired,
-            "the certificate of --vault-cert expired at 1997-05-19T00:00:00Z; renew it"
+            expired.detail.as_deref(),
+            Some("the certificate of --vault-cert expired at 1997-05-19T00:00:00Z; renew it")
         );
     }
 

@@ -26,6 +26,7 @@ pub mod jwt;
 pub mod keepalive;
 pub mod kubernetes;
 pub mod listen;
+pub mod log_limit;
 mod log_writer;
 pub mod pki;
 pub mod probe;
@@ -37,6 +38,8 @@ pub mod settings;
 pub mod signal;
 pub mod startup;
 pub mod telemetry;
+#[cfg(test)]
+mod test_log;
 pub mod tls;
 pub mod unix_socket;
 mod until_shutdown;

@@ -1,7 +1,12 @@
 //! Listeners and TLS handshakes. The number of connections is bounded, and a handshake runs outside of the accept loop, so
 //! that a slow client delays no other.
 
-use std::{io, net::SocketAddr, pin::pin, time::Duration};
+use std::{
+    fmt, io,
+    net::SocketAddr,
+    pin::pin,
+    time::{Duration, Instant},
+};
 
 use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
@@ -13,6 +18,8 @@ use tokio_util::sync::CancellationToken;
 use super::{
     connection_slots::{Eviction, Holder, Slot, Slots},
     keepalive::TcpTimeout,
+    log_limit::LogLimit,
+    telemetry::field,
     tls::{PeerTrust, ServerTls},
 };
 
@@ -124,7 +131,10 @@ pub async fn accept<L: Listener>(
             Err(error) => {
                 // The usual cause is a lack of file descriptors, and evicting the oldest idle connection frees one. The
                 // pause keeps this loop from using a whole processor core.
-                tracing::warn!(%error, "connection not accepted");
+                static LIMIT: LogLimit = LogLimit::for_strangers();
+                if let Some(suppressed) = LIMIT.admit(Instant::now()) {
+                    tracing::warn!(%error, { field::SUPPRESSED } = suppressed, "connection not accepted");
+                }
                 slots.evict_unused();
                 time::sleep(Duration::from_millis(50)).await;
             }
@@ -141,9 +151,7 @@ pub async fn handshake(
     slot: &Slot,
 ) -> Option<(TlsStream<TcpStream>, PeerTrust)> {
     let setup = tls.handshake();
-    let setup = setup
-        .inspect_err(|error| tracing::info!(%peer, %error, "tls handshake refused"))
-        .ok()?;
+    let setup = setup.inspect_err(|error| log_refused(peer, error)).ok()?;
     let mut handshake = pin!(TlsAcceptor::from(setup.config.clone()).accept(stream));
     let in_time = async {
         if let Ok(done) = time::timeout(PROMPT, handshake.as_mut()).await {
@@ -156,7 +164,7 @@ pub async fn handshake(
     };
     let stream = tokio::select! {
         done = in_time => done
-            .inspect_err(|error| tracing::info!(%peer, %error, "tls handshake refused"))
+            .inspect_err(|error| log_refused(peer, error))
             .ok()?,
         () = slot.evicted() => {
             tracing::debug!(%peer, "tls handshake given up for a newer one");
@@ -165,6 +173,13 @@ pub async fn handshake(
     };
     let trust = setup.trust(stream.get_ref().1.peer_certificates());
     Some((stream, trust))
+}
+
+fn log_refused(peer: SocketAddr, error: &impl fmt::Display) {
+    static LIMIT: LogLimit = LogLimit::for_strangers();
+    if let Some(suppressed) = LIMIT.admit(Instant::now()) {
+        tracing::info!(%peer, %error, { field::SUPPRESSED } = suppressed, "tls handshake refused");
+    }
 }
 
 #[cfg(test)]

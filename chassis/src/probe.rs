@@ -1,6 +1,6 @@
 //! The probes `/livez`, `/readyz`, `/startupz` and `/metrics`, over plain HTTP so that kubelets and Prometheus reach them.
 
-use std::{borrow::Cow, convert::Infallible, net::IpAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, net::IpAddr, sync::Arc, time::Duration};
 
 use http::{Method, Request, Response, StatusCode, Uri, header};
 use http_body_util::Full;
@@ -28,7 +28,52 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_DURATION: Duration = Duration::from_secs(10);
 
 /// Returns the reason for which a service cannot do its work at present, if there is one.
-pub type Readiness = Arc<dyn Fn() -> Result<(), Cow<'static, str>> + Send + Sync>;
+pub type Readiness = Arc<dyn Fn() -> Result<(), ReadinessProblem> + Send + Sync>;
+
+/// A reason for which a service cannot do its work at present.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReadinessProblem {
+    /// The kind of the problem, without names. Everybody who reaches the port can read it.
+    pub cause: &'static str,
+    /// The problem with its names. Only clients on the loopback interface of this machine can read it.
+    pub detail: Option<String>,
+}
+
+impl ReadinessProblem {
+    fn text(&self, access: DetailAccess) -> String {
+        match (&self.detail, access) {
+            (Some(detail), DetailAccess::Loopback) => detail.clone(),
+            (Some(_), DetailAccess::Network) => format!("{}; the log says more", self.cause),
+            (None, _) => self.cause.to_owned(),
+        }
+    }
+}
+
+impl From<&'static str> for ReadinessProblem {
+    fn from(cause: &'static str) -> Self {
+        Self { cause, detail: None }
+    }
+}
+
+/// The place that a client of the probes connects from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum DetailAccess {
+    Loopback,
+    Network,
+}
+
+impl DetailAccess {
+    /// Both ends have to be loopback addresses: the proxy of a mesh connects from a loopback address to the address of the pod.
+    fn of(stream: &TcpStream) -> io::Result<Self> {
+        let ends = [stream.peer_addr()?, stream.local_addr()?];
+        let is_loopback = ends.iter().all(|end| end.ip().to_canonical().is_loopback());
+        Ok(if is_loopback {
+            Self::Loopback
+        } else {
+            Self::Network
+        })
+    }
+}
 
 /// The sources of the answers.
 #[derive(Clone)]
@@ -64,7 +109,9 @@ impl Probes {
     /// Answers the one request of a connection. A client reconnects for its next request, because a connection kept
     /// open would occupy the slot of a probe.
     async fn connection(self, stream: TcpStream) {
-        let answer = service_fn(|request| std::future::ready(Ok::<_, Infallible>(self.answer(&request))));
+        let access = DetailAccess::of(&stream).unwrap_or(DetailAccess::Network);
+        let answer =
+            service_fn(|request| std::future::ready(Ok::<_, Infallible>(self.answer(&request, access))));
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIMEOUT)
@@ -75,7 +122,7 @@ impl Probes {
         let _ = connection.await;
     }
 
-    fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    fn answer(&self, request: &Request<Incoming>, access: DetailAccess) -> Response<Full<Bytes>> {
         if !host_is_ours(request) {
             return text(
                 StatusCode::MISDIRECTED_REQUEST,
@@ -87,8 +134,8 @@ impl Probes {
         }
         match (request.uri().path(), &self.started) {
             ("/livez", _) => text(StatusCode::OK, "ok\n"),
-            ("/readyz", _) => probe(&self.ready, "not ready"),
-            ("/startupz", Some(started)) => probe(started, "not started"),
+            ("/readyz", _) => probe(&self.ready, "not ready", access),
+            ("/startupz", Some(started)) => probe(started, "not started", access),
             ("/metrics", _) => self.metrics(),
             (_, Some(_)) => text(
                 StatusCode::NOT_FOUND,
@@ -115,10 +162,13 @@ impl Probes {
     }
 }
 
-fn probe(state: &Readiness, negative: &str) -> Response<Full<Bytes>> {
+fn probe(state: &Readiness, negative: &str, access: DetailAccess) -> Response<Full<Bytes>> {
     match state() {
         Ok(()) => text(StatusCode::OK, "ok\n"),
-        Err(why) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{negative}: {why}\n")),
+        Err(problem) => text(
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("{negative}: {}\n", problem.text(access)),
+        ),
     }
 }
 

@@ -42,6 +42,8 @@ pub mod field {
     pub const REASON: &str = "reason";
     /// Id of a call through the injector, which its answer shows as well.
     pub const CALL_ID: &str = "call_id";
+    /// Number of lines of the same kind that were left out since the last one.
+    pub const SUPPRESSED: &str = "suppressed";
 }
 
 /// Returns an error and its causes in one line, separated by colons.

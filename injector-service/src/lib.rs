@@ -267,7 +267,7 @@ impl Background<'_> {
                 if resolvers.iter().all(Resolver::is_connected) {
                     Ok(())
                 } else {
-                    Err(condition.problem().into())
+                    Err(condition.problem())
                 }
             }),
             started: Some(Arc::new(move || startup_check.result())),

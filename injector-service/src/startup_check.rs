@@ -3,9 +3,10 @@
 //! A startup probe that waits for the check keeps a program from starting before its calls can succeed. The vault checks the
 //! injector's right to each secret and decrypts nothing for the injector (`check_only`).
 
-use std::{borrow::Cow, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwapOption;
+use chassis::probe::ReadinessProblem;
 use proto::{
     Reason, Refusal,
     injector::v1::{ExplainInjectionResponse, explained_secret::State},
@@ -24,7 +25,7 @@ const INTERVAL: Duration = Duration::from_millis(500);
 
 /// The result of the check. Clones share it.
 #[derive(Clone)]
-pub(crate) struct StartupCheck(Arc<ArcSwapOption<String>>);
+pub(crate) struct StartupCheck(Arc<ArcSwapOption<ReadinessProblem>>);
 
 /// The access to the vault and to the servers that the check needs.
 pub(crate) struct StartupContext {
@@ -37,29 +38,33 @@ pub(crate) struct StartupContext {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum StartProblem {
     /// The vault cannot be used, which [`VaultCondition`] logs.
-    Vault(String),
+    Vault(ReadinessProblem),
     Server(String),
 }
 
-impl StartProblem {
-    fn text(&self) -> &String {
-        let (Self::Vault(text) | Self::Server(text)) = self;
-        text
+impl From<StartProblem> for ReadinessProblem {
+    fn from(problem: StartProblem) -> Self {
+        match problem {
+            StartProblem::Vault(problem) => problem,
+            StartProblem::Server(text) => Self {
+                cause: "calls of a server would be refused",
+                detail: Some(text),
+            },
+        }
     }
 }
 
 impl StartupCheck {
     pub(crate) fn new() -> Self {
-        Self(Arc::new(ArcSwapOption::from_pointee(
-            "no server was checked yet".to_owned(),
-        )))
+        let problem = ReadinessProblem::from("no server was checked yet");
+        Self(Arc::new(ArcSwapOption::from_pointee(problem)))
     }
 
     /// Returns the reason why the start is not complete. A start that was complete stays so.
-    pub(crate) fn result(&self) -> Result<(), Cow<'static, str>> {
+    pub(crate) fn result(&self) -> Result<(), ReadinessProblem> {
         match self.0.load_full() {
             None => Ok(()),
-            Some(problem) => Err(String::clone(&problem).into()),
+            Some(problem) => Err(ReadinessProblem::clone(&problem)),
         }
     }
 
@@ -73,7 +78,7 @@ impl StartupCheck {
                 tracing::warn!(problem = text, "the start is not complete");
                 logged = Some(text.clone());
             }
-            self.0.store(Some(Arc::new(problem.text().clone())));
+            self.0.store(Some(Arc::new(problem.into())));
             time::sleep(INTERVAL).await;
         }
         self.0.store(None);
@@ -92,8 +97,8 @@ impl StartupContext {
         Ok(())
     }
 
-    /// Returns the reason why calls of a server would be refused. The reason does not name secrets, because every program
-    /// that reaches the metrics port can read it.
+    /// Returns the reason why calls of a server would be refused. The reason does not name secrets, because the programs on this
+    /// machine can read it.
     async fn check(&self, entry: &Arc<Entry>) -> Result<(), StartProblem> {
         let of_server = |problem: &str| {
             let server = &entry.server;

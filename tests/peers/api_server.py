@@ -1,6 +1,7 @@
 """A stand-in for the API server of a cluster, on loopback and in memory, for helm and kubectl as clients: discovery, objects by
 name, lists by label, the kinds of patches that both clients send, and tokens of service accounts. Jobs and pods are complete as
-soon as they are created, workloads are ready, and an immutable Secret is immutable. Nothing is validated, defaulted or run. With
+soon as they are created, workloads are ready, and what Kubernetes lets nobody change of a
+Secret, a StatefulSet and a Deployment is immutable. Nothing is validated, defaulted or run. With
 `ServiceAccounts` it serves pods, too: over TLS, to whoever has a token, as far as roles permit."""
 
 from __future__ import annotations
@@ -37,7 +38,11 @@ def parsed(body: bytes) -> dict[str, Any]:
 
 
 def merged(old: Any, new: Any) -> Any:
-    """A merge patch (RFC 7396), which is near enough to what the other kinds of patches do to the objects of a chart."""
+    """A merge patch (RFC 7396), which is near enough to what the other kinds of patches do to the objects of a chart. Webhooks of
+    a configuration are merged by their names, so that a field that the patch does not have stays."""
+    if isinstance(new, list) and new and isinstance(new[0], dict) and "clientConfig" in new[0]:
+        before = {each["name"]: each for each in old or []}
+        return [merged(before.get(each["name"]), each) for each in new]
     if not isinstance(new, dict):
         return copy.deepcopy(new)
     result = dict(old) if isinstance(old, dict) else {}

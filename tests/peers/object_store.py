@@ -65,6 +65,31 @@ def _status(item: Item) -> Item:
             return {}
 
 
+# The fields of a StatefulSet's spec that Kubernetes lets change.
+STATEFUL_SET_FIELDS = {
+    "replicas",
+    "ordinals",
+    "template",
+    "updateStrategy",
+    "revisionHistoryLimit",
+    "persistentVolumeClaimRetentionPolicy",
+    "minReadySeconds",
+}
+
+
+def _changed_fixed_fields(old: Item, new: Item) -> list[str]:
+    """The fields of a workload that differ, and that Kubernetes does not let change."""
+    before, after = old.get("spec", {}), new.get("spec", {})
+    match old.get("kind"):
+        case "StatefulSet":
+            fixed = (before.keys() | after.keys()) - STATEFUL_SET_FIELDS
+        case "Deployment":
+            fixed = {"selector"}
+        case _:
+            return []
+    return sorted(field for field in fixed if before.get(field) != after.get(field))
+
+
 @dataclass
 class Selector:
     """What a list or a watch asks for."""
@@ -121,6 +146,9 @@ class ObjectStore:
             old = self.objects.get(key)
             if old and old.get("immutable") and any(old.get(part) != new.get(part) for part in ("data", "immutable")):
                 message = f'Secret "{name}" is invalid: data: Forbidden: field is immutable when `immutable` is set'
+                raise Refusal(422, "Invalid", message)
+            if old and (fixed := _changed_fixed_fields(old, new)):
+                message = f'{plural} "{name}" is invalid: {", ".join(fixed)}: Forbidden: field is immutable'
                 raise Refusal(422, "Invalid", message)
             wanted = new.get("metadata", {}).get("resourceVersion")
             if old and wanted and wanted != old["metadata"]["resourceVersion"]:

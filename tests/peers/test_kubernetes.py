@@ -281,11 +281,13 @@ def test_the_sidecars_have_the_settings_of_the_values() -> None:
     objects = rendered(
         *("--set", "tokens.expirationSeconds=600", "--set", "injector.metricsListen=[::]:9152"),
         *("--set", "monitoring.serviceMonitor.enabled=true", "--set", "vault.startupSeconds=900"),
+        *("--set", "webhook.allowedImages={registry.example.org/a/,registry.example.org/b:1}"),
     )
     (webhook,) = one(objects, "Deployment", "aerostack-webhook")["spec"]["template"]["spec"]["containers"]
     settings = variables(webhook)
     assert settings["AEROSTACK_WEBHOOK_TOKEN_EXPIRATION"] == "600s"
     assert settings["AEROSTACK_WEBHOOK_SIDECAR_METRICS_LISTEN"] == "[::]:9152"
+    assert settings["AEROSTACK_WEBHOOK_ALLOW_IMAGE"] == "registry.example.org/a/;registry.example.org/b:1"
     (endpoint,) = one(objects, "PodMonitor", "aerostack-injector")["spec"]["podMetricsEndpoints"]
     assert endpoint["portNumber"] == 9152
     (vault,) = one(objects, "StatefulSet", "aerostack-vault")["spec"]["template"]["spec"]["containers"]
@@ -334,6 +336,7 @@ def test_the_sidecar_that_is_written_by_hand_has_the_probes_of_the_webhook() -> 
         (["--set", "vault.image.repository=vault-service:1.0"], "/vault/image/repository"),
         (["--set", "webhook.failurePolicy=Maybe"], "/webhook/failurePolicy"),
         (["--set", "webhook.replicas=0"], "/webhook/replicas"),
+        (["--set", "webhook.allowedImages={two words}"], "/webhook/allowedImages/0"),
         (["--set", "roles.injectors={system:serviceaccount:shop:web}"], "/roles/injectors/0"),
         (["--set", "roles.injectors={web=shop}"], "/roles/injectors/0"),
         (["--set", "rootKey.type=file"], "/rootKey/type"),

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from api_server import ApiServer
 from cluster import CHART, NAMESPACE, PLAIN, VALUES, Cluster, rendered_with, template
+
+
+# The chart before the first release, made by `helm package`. Each release puts its own chart here.
+EARLIER_CHART = Path(__file__).parent / "releases" / "aerostack-0.1.0.tgz"
 
 
 @pytest.fixture
@@ -92,14 +98,47 @@ def test_the_notes_warn_of_metrics_that_nobody_may_read(cluster: Cluster) -> Non
     assert "WARNING" not in cluster.upgrade(*monitored, "--set", "networkPolicy.enabled=false").stdout
 
 
+def write_as_the_webhook_and_the_job(api: ApiServer) -> None:
+    secret = api.of("Secret")["aerostack-webhook-tls"]
+    data = {"tls.crt": "Y2VydA==", "ca.crt": "Y2E="}
+    api.put({**secret, "data": data})
+    api.put({**secret, "metadata": {"name": "aerostack-vault-tls", "namespace": NAMESPACE}, "data": data})
+    configuration = copy.deepcopy(api.of("MutatingWebhookConfiguration")["aerostack-webhook"])
+    configuration["webhooks"][0]["clientConfig"]["caBundle"] = "Y2E="
+    api.put(configuration)
+
+
+def written(api: ApiServer) -> tuple[dict[str, dict[str, str]], str]:
+    """The contents of all Secrets but those of helm, and the CA of the webhook."""
+    secrets = {name: item.get("data", {}) for name, item in api.of("Secret").items() if not name.startswith("sh.helm.")}
+    configuration = api.of("MutatingWebhookConfiguration")["aerostack-webhook"]
+    return secrets, configuration["webhooks"][0]["clientConfig"].get("caBundle", "")
+
+
 def test_what_the_webhook_and_the_job_wrote_survives_an_upgrade(cluster: Cluster) -> None:
     cluster.install()
-    secret = cluster.api.of("Secret")["aerostack-webhook-tls"]
-    cluster.api.put({**secret, "data": {"tls.crt": "Y2VydA=="}})
+    write_as_the_webhook_and_the_job(cluster.api)
+    before = written(cluster.api)
+    cluster.upgrade("--set", "webhook.replicas=3,webhook.timeoutSeconds=7")
     configuration = cluster.api.of("MutatingWebhookConfiguration")["aerostack-webhook"]
-    assert "caBundle" not in configuration["webhooks"][0]["clientConfig"]
-    cluster.upgrade("--set", "webhook.replicas=3")
-    assert cluster.api.of("Secret")["aerostack-webhook-tls"]["data"] == {"tls.crt": "Y2VydA=="}
+    assert configuration["webhooks"][0]["timeoutSeconds"] == 7
+    assert written(cluster.api) == before and before[1] == "Y2E="
+
+
+def test_an_upgrade_from_an_earlier_chart_keeps_data_keys_and_certificates(cluster: Cluster) -> None:
+    cluster.helm("install", str(EARLIER_CHART), "--create-namespace")
+    write_as_the_webhook_and_the_job(cluster.api)
+    secrets = written(cluster.api)
+    before = cluster.api.of("StatefulSet")["aerostack-vault"]["spec"]
+    assert set(secrets[0]) == {"aerostack-root-key", "aerostack-vault-tls", "aerostack-webhook-tls"}
+    # The stand-in refuses a change of a field that Kubernetes lets nobody change.
+    cluster.upgrade()
+    after = cluster.api.of("StatefulSet")["aerostack-vault"]["spec"]
+    for fixed in ("selector", "serviceName", "volumeClaimTemplates"):
+        assert after[fixed] == before[fixed], fixed
+    assert written(cluster.api) == secrets
+    cluster.helm("rollback", "1")
+    assert written(cluster.api) == secrets
 
 
 def test_an_upgrade_changes_nothing_that_kubernetes_does_not_let_change(cluster: Cluster) -> None:

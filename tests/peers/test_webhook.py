@@ -43,7 +43,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Webhook, 
     folder = tmp_path_factory.mktemp("webhook")
     cert, key = self_signed(folder, "DNS:localhost")
     files = ["--tls-cert", cert, "--tls-key", key, "--vault-ca", REVIEWS / "vault-ca.pem"]
-    with webhook(folder / "log", [*files, "--exclude-namespace", "kube-system;aerostack"]) as running:
+    limits = ["--exclude-namespace", "kube-system;aerostack", "--allow-image", "registry.example.org/mirror"]
+    with webhook(folder / "log", [*files, *limits]) as running:
         eventually("a certificate", lambda: running.get("/readyz")[0] == 200)
         yield running, cert
 

@@ -25,6 +25,7 @@ use crate::{
     caller::{Caller, Peer},
     guarded_response::GuardedResponse,
     jwt::TokenKey,
+    log_limit::LogLimit,
     telemetry::{self, field},
 };
 
@@ -40,6 +41,8 @@ pub struct AuthzLayer {
     policy: Arc<Policy>,
     /// Semaphores with one slot for each call of [`Access::AnyRole`] that a principal may still start.
     service_calls: Arc<BTreeMap<Principal, Arc<Semaphore>>>,
+    /// Limits the lines about refused calls of peers without a role.
+    refused_strangers: Arc<LogLimit>,
 }
 
 impl AuthzLayer {
@@ -51,6 +54,7 @@ impl AuthzLayer {
         Self {
             table: Arc::new(table.iter().copied().collect()),
             service_calls: Arc::new(service_calls.collect()),
+            refused_strangers: Arc::new(LogLimit::for_strangers()),
             policy,
         }
     }
@@ -101,6 +105,18 @@ impl AuthzLayer {
             Some(RefusedToken(refusal)) if !self.is_for_anyone(path) => Err(refusal.clone()),
             Some(_) | None => Ok(()),
         }
+    }
+
+    /// Logs a refused call. The path of a peer without a role is logged only when the table has it: it is the text of a stranger.
+    fn log_refused(&self, path: &str, peer: &Peer, response: &http::Response<Body>, started: Instant) {
+        if self.with_role(peer).is_some() {
+            return log(path, peer, response, started, None);
+        }
+        let Some(suppressed) = self.refused_strangers.admit(Instant::now()) else {
+            return;
+        };
+        let path = if self.table.contains_key(path) { path } else { "-" };
+        log(path, peer, response, started, Some(suppressed));
     }
 
     /// Decides whether `peer` may call the RPC with this path in any workspace. Returns `None` when the table lets
@@ -185,7 +201,7 @@ where
                 let answer = self.inner.call(request);
                 Box::pin(async move {
                     let response = with_reason(answer.await?);
-                    log(&path, &peer, &response, started);
+                    log(&path, &peer, &response, started, None);
                     Ok(match permit {
                         Some(permit) => response.map(|body| Body::new(GuardedResponse::new(body, permit))),
                         None => response,
@@ -194,7 +210,7 @@ where
             }
             Err(refusal) => {
                 let response = Status::from(refusal).into_http();
-                log(&path, &peer, &response, started);
+                self.authz.log_refused(&path, &peer, &response, started);
                 Box::pin(async move { Ok(response) })
             }
         }
@@ -230,14 +246,14 @@ impl fmt::Display for PrincipalField<'_> {
 
 /// Logs the result of a call. A failed unary call has its status in the response head ("Trailers-Only" in gRPC's
 /// specification); a call without a status in the head counts as answered.
-fn log(path: &str, peer: &Peer, response: &http::Response<Body>, started: Instant) {
+fn log(path: &str, peer: &Peer, response: &http::Response<Body>, started: Instant, suppressed: Option<u64>) {
     let method = path.trim_start_matches('/');
     let ms = telemetry::ms(started);
     let principal = PrincipalField(peer);
     match Status::from_header_map(response.headers()) {
         Some(status) if status.code() != tonic::Code::Ok => {
             tracing::info!({ field::METHOD } = method, { field::PRINCIPAL } = %principal, { field::CODE } = ?status.code(),
-                { field::DETAIL } = status.message(), { field::MS } = ms, "rpc refused");
+                { field::DETAIL } = status.message(), { field::MS } = ms, { field::SUPPRESSED } = suppressed, "rpc refused");
         }
         _ if method.starts_with("vault.v1.DecryptService/") || method.starts_with("grpc.") => {
             tracing::debug!({ field::METHOD } = method, { field::PRINCIPAL } = %principal, { field::MS } = ms, "rpc answered");
@@ -249,13 +265,42 @@ fn log(path: &str, peer: &Peer, response: &http::Response<Body>, started: Instan
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 mod tests {
-    use std::time::Duration;
+    use std::{convert::Infallible, time::Duration};
 
     use super::{
         super::{Binding, Role, Scope},
         *,
     };
+    use crate::test_log::TestLog;
+
+    #[tokio::test]
+    async fn a_flood_of_refused_strangers_writes_few_lines_and_none_of_their_texts() {
+        const FLOOD: usize = 1000;
+        let (log, _captured) = TestLog::capture();
+        let table = &[("/x.S/Known", Access::Roles(&[Role::Admin]))];
+        let answer = tower::service_fn(|_| async { Ok::<_, Infallible>(http::Response::new(Body::empty())) });
+        let mut service = AuthzLayer::new(table, Arc::new(Policy::default())).layer(answer);
+        let mut call = async |path: &str| {
+            let request = http::Request::builder().uri(path).body(Body::empty());
+            let answer = service.call(request.unwrap()).await.unwrap();
+            let status = Status::from_header_map(answer.headers()).unwrap();
+            assert_eq!(status.code(), tonic::Code::Unauthenticated);
+        };
+        call("/x.S/Known").await;
+        for _ in 0..FLOOD {
+            call(&format!("/{}", "forged".repeat(100))).await;
+        }
+        let lines = log.count("rpc refused");
+        assert!((2..=FLOOD / 2).contains(&lines), "{lines}");
+        let text = log.text();
+        assert!(
+            text.contains("method=\"x.S/Known\"") && text.contains("method=\"-\""),
+            "{text}"
+        );
+        assert!(!text.contains("forged"), "{text}");
+    }
 
     #[test]
     fn an_rpc_that_is_not_in_the_table_is_refused() {

@@ -6,9 +6,9 @@ use serde::{Deserialize, Deserializer};
 
 use super::refusal::TokenRefusal;
 
-/// Time by which the clock of an issuer may be ahead of this machine's: a token counts this much before its `nbf`. Its
-/// `exp` has no such tolerance.
-pub(super) const NOT_BEFORE_LEEWAY: Duration = Duration::from_secs(30);
+/// Time by which the clock of an issuer may be ahead of this machine's: a token counts this much before its `nbf`, and its life may
+/// exceed the longest one by as much. Its `exp` has no such tolerance.
+pub(super) const CLOCK_LEEWAY: Duration = Duration::from_secs(30);
 /// Latest time that is read, about the year 9999. It keeps the arithmetic from overflowing.
 const MAX_SECONDS: f64 = 253_402_300_800.0;
 
@@ -20,6 +20,8 @@ pub(super) struct Claims {
     #[serde(default)]
     pub(super) aud: Audience,
     exp: NumericDate,
+    #[serde(default, deserialize_with = "given")]
+    iat: Option<NumericDate>,
     #[serde(default, deserialize_with = "given")]
     nbf: Option<NumericDate>,
 }
@@ -44,8 +46,14 @@ fn given<'de, D: Deserializer<'de>>(value: D) -> Result<Option<NumericDate>, D::
 }
 
 impl Claims {
-    /// Checks the audience and the times, and returns the last moment at which the token is valid.
-    pub(super) fn check(&self, audience: &str, now: SystemTime) -> Result<SystemTime, TokenRefusal> {
+    /// Checks the audience and the times, and returns the last moment at which the token is valid. `max_life` is the longest time
+    /// from `iat`, or without `iat` from `now`, to `exp`.
+    pub(super) fn check(
+        &self,
+        audience: &str,
+        max_life: Duration,
+        now: SystemTime,
+    ) -> Result<SystemTime, TokenRefusal> {
         if !self.aud.contains(audience) {
             return Err(TokenRefusal::Audience);
         }
@@ -55,9 +63,15 @@ impl Claims {
         }
         if let Some(not_before) = self.nbf {
             let not_before = not_before.time().ok_or(TokenRefusal::Malformed)?;
-            if now + NOT_BEFORE_LEEWAY < not_before {
+            if now + CLOCK_LEEWAY < not_before {
                 return Err(TokenRefusal::NotYetValid);
             }
+        }
+        let issued_at = self.iat.map(|iat| iat.time().ok_or(TokenRefusal::Malformed));
+        let begin = issued_at.transpose()?.map_or(now, |issued_at| issued_at.min(now));
+        let life = not_after.duration_since(begin).unwrap_or_default();
+        if life > max_life.saturating_add(CLOCK_LEEWAY) {
+            return Err(TokenRefusal::MaxLife);
         }
         Ok(not_after)
     }
@@ -94,6 +108,7 @@ mod tests {
     use super::*;
 
     const EXP: u64 = 2_000_000_000;
+    const DAY: Duration = Duration::from_secs(24 * 3600);
 
     fn at(seconds: u64) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
@@ -110,18 +125,50 @@ mod tests {
     #[test]
     fn a_token_is_valid_until_the_moment_before_exp() {
         let claims = claims(json!({})).unwrap();
-        let not_after = claims.check("us", at(EXP - 1)).unwrap();
+        let not_after = claims.check("us", Duration::MAX, at(EXP - 1)).unwrap();
         assert!(not_after < at(EXP) && not_after > at(EXP) - Duration::from_millis(1));
-        assert_eq!(claims.check("us", at(EXP)), Err(TokenRefusal::Expired));
+        assert_eq!(
+            claims.check("us", Duration::MAX, at(EXP)),
+            Err(TokenRefusal::Expired)
+        );
     }
 
     #[test]
     fn a_token_is_valid_from_nbf_on_with_a_small_leeway() {
         let claims = claims(json!({"nbf": 1_000_000_000})).unwrap();
-        let leeway = NOT_BEFORE_LEEWAY.as_secs();
-        assert!(claims.check("us", at(1_000_000_000 - leeway)).is_ok());
-        let early = claims.check("us", at(1_000_000_000 - leeway - 1));
+        let leeway = CLOCK_LEEWAY.as_secs();
+        assert!(
+            claims
+                .check("us", Duration::MAX, at(1_000_000_000 - leeway))
+                .is_ok()
+        );
+        let early = claims.check("us", Duration::MAX, at(1_000_000_000 - leeway - 1));
         assert_eq!(early, Err(TokenRefusal::NotYetValid));
+    }
+
+    #[test]
+    fn a_token_lives_no_longer_than_the_longest_life_from_iat_or_from_now_on() {
+        let (now, leeway) = (at(1_000_000_000), CLOCK_LEEWAY.as_secs());
+        let check = |change: Value| claims(change).unwrap().check("us", DAY, now).err();
+        for (exp_from_now, iat_from_now, refused) in [
+            (DAY.as_secs(), None, false),
+            (DAY.as_secs() + leeway, None, false),
+            (DAY.as_secs() + leeway + 1, None, true),
+            (3600, Some(-82_800), false),
+            (3600, Some(-82_800 - i64::try_from(leeway).unwrap()), false),
+            // The last hour of a token of 25 hours.
+            (3600, Some(-86_400), true),
+            // A time of issue in the future does not lengthen the life.
+            (DAY.as_secs() + leeway + 1, Some(3600), true),
+        ] {
+            let mut change = json!({ "exp": 1_000_000_000 + exp_from_now });
+            if let Some(iat) = iat_from_now {
+                change["iat"] = json!(1_000_000_000 + iat);
+            }
+            let expected = refused.then_some(TokenRefusal::MaxLife);
+            assert_eq!(check(change.clone()), expected, "{change}");
+        }
+        assert_eq!(check(json!({"iat": -1})), Some(TokenRefusal::Malformed));
     }
 
     #[test]
@@ -136,7 +183,9 @@ mod tests {
             (json!("us2"), false),
             (json!("us them"), false),
         ] {
-            let checked = claims(json!({ "aud": aud })).unwrap().check("us", at(1));
+            let checked = claims(json!({ "aud": aud }))
+                .unwrap()
+                .check("us", Duration::MAX, at(1));
             assert_eq!(
                 checked.err(),
                 (!accepted).then_some(TokenRefusal::Audience),
@@ -144,13 +193,18 @@ mod tests {
             );
         }
         let without: Claims = serde_json::from_value(json!({"iss": "i", "sub": "s", "exp": EXP})).unwrap();
-        assert_eq!(without.check("us", at(1)), Err(TokenRefusal::Audience));
+        assert_eq!(
+            without.check("us", Duration::MAX, at(1)),
+            Err(TokenRefusal::Audience)
+        );
     }
 
     #[test]
     fn times_that_are_no_numeric_dates_are_refused() {
         for exp in [json!(-1), json!(1e300)] {
-            let checked = claims(json!({ "exp": exp })).unwrap().check("us", at(1));
+            let checked = claims(json!({ "exp": exp }))
+                .unwrap()
+                .check("us", Duration::MAX, at(1));
             assert_eq!(checked, Err(TokenRefusal::Malformed), "{exp}");
         }
         for change in [
@@ -158,6 +212,8 @@ mod tests {
             json!({"exp": null}),
             json!({"nbf": null}),
             json!({"nbf": "1"}),
+            json!({"iat": null}),
+            json!({"iat": "1"}),
             json!({"aud": 1}),
             json!({"sub": null}),
             json!({"iss": ["i"]}),
@@ -165,6 +221,9 @@ mod tests {
             assert!(claims(change.clone()).is_err(), "{change}");
         }
         let fraction = claims(json!({"exp": 1.5})).unwrap();
-        assert!(fraction.check("us", at(1)).is_ok() && fraction.check("us", at(2)).is_err());
+        assert!(
+            fraction.check("us", Duration::MAX, at(1)).is_ok()
+                && fraction.check("us", Duration::MAX, at(2)).is_err()
+        );
     }
 }

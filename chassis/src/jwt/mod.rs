@@ -111,7 +111,7 @@ impl Issuers {
         join_all(issuers.iter().map(|issuer| issuer.keep_fresh(metrics))).await;
     }
 
-    /// Verifies a token: its signature (RS256, ES256 or EdDSA), `iss`, `aud`, `exp` and `nbf`. May wait for a refresh of the
+    /// Verifies a token: its signature (RS256, ES256 or EdDSA), `iss`, `aud`, `exp`, `nbf` and life. May wait for a refresh of the
     /// issuer's key set. The log names the reason of a refusal, at most once in 10 seconds.
     pub async fn verify(&self, token: &str) -> Result<VerifiedToken, TokenRefusal> {
         let verified = self.verify_uncounted(token).await;
@@ -129,7 +129,7 @@ impl Issuers {
             .issuer(&parsed)
             .inspect_err(|refusal| log.unverified(*refusal, None))?;
         let key = signing_key(issuer, &parsed).await;
-        let key = key.inspect_err(|refusal| log.unverified(*refusal, Some(issuer.setting.url())))?;
+        let key = key.inspect_err(|refusal| log.unverified(*refusal, Some(&*issuer.setting.url)))?;
         let verified =
             check_claims(issuer, &parsed, key).inspect_err(|refusal| log.verified(*refusal, &parsed))?;
         self.0
@@ -158,7 +158,10 @@ fn check_claims(
     token: &ParsedToken<'_>,
     key: TokenKey,
 ) -> Result<VerifiedToken, TokenRefusal> {
-    let not_after = token.claims.check(&issuer.setting.audience, SystemTime::now())?;
+    let IssuerSetting {
+        audience, max_life, ..
+    } = &issuer.setting;
+    let not_after = token.claims.check(audience, *max_life, SystemTime::now())?;
     let principal = Principal::jwt(&token.claims.iss, &token.claims.sub).ok_or(TokenRefusal::Subject)?;
     Ok(VerifiedToken {
         principal,

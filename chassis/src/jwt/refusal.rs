@@ -38,6 +38,9 @@ pub enum TokenRefusal {
     /// The time in `nbf` has not come yet.
     #[error("the token is not valid yet")]
     NotYetValid,
+    /// The time from `iat` or from now to `exp` exceeds the issuer's `max-life=`.
+    #[error("the token is valid for longer than this service accepts")]
+    MaxLife,
     /// `iss` and `sub` make no principal.
     #[error("the token's subject cannot be used as a principal")]
     Subject,
@@ -61,6 +64,7 @@ impl TokenRefusal {
             Self::Audience => "audience",
             Self::Expired => "expired",
             Self::NotYetValid => "not_yet_valid",
+            Self::MaxLife => "max_life",
             Self::Subject => "subject",
             Self::KeysUnavailable => "keys_unavailable",
         }
@@ -87,6 +91,7 @@ impl TokenRefusal {
             | Self::Audience
             | Self::Expired
             | Self::NotYetValid
+            | Self::MaxLife
             | Self::Subject => Reason::Unauthenticated,
         }
     }

@@ -7,6 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::log_limit::LogLimit;
+
 use super::{jws::ParsedToken, refusal::TokenRefusal};
 
 /// Shortest time between two lines with the same cause.
@@ -16,14 +18,7 @@ const MAX_LOGGED: usize = 200;
 
 /// The refusals since the last line, by cause.
 #[derive(Default)]
-pub(super) struct RefusalLog(Mutex<BTreeMap<&'static str, LoggedCause>>);
-
-#[derive(Default)]
-struct LoggedCause {
-    last_line: Option<Instant>,
-    /// Number of refusals since that line.
-    count: u64,
-}
+pub(super) struct RefusalLog(Mutex<BTreeMap<&'static str, LogLimit>>);
 
 impl RefusalLog {
     /// Logs the refusal of a token whose signature was not verified. `issuer` is the issuer of the settings that the token names.
@@ -51,17 +46,8 @@ impl RefusalLog {
     /// Counts a refusal. Returns the number of refusals since the last line, with this one, when the next line may be written.
     fn count(&self, cause: &'static str, now: Instant) -> Option<u64> {
         let mut causes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let logged = causes.entry(cause).or_default();
-        logged.count += 1;
-        if logged.last_line.is_some_and(|last| now < last + INTERVAL) {
-            return None;
-        }
-        let count = logged.count;
-        *logged = LoggedCause {
-            last_line: Some(now),
-            count: 0,
-        };
-        Some(count)
+        let limit = causes.entry(cause).or_insert_with(|| LogLimit::new(1, INTERVAL));
+        limit.admit(now).map(|suppressed| suppressed + 1)
     }
 }
 

@@ -1,9 +1,14 @@
 //! The text of `--jwt-issuer`.
 
-use std::{collections::BTreeSet, path::PathBuf};
+use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
 use http::Uri;
 use proto::Principal;
+
+use crate::settings;
+
+/// The longest life of a token when `max-life=` is not given. The tokens of sidecars live for a day at most.
+const MAX_LIFE: Duration = Duration::from_secs(24 * 3600);
 
 /// One issuer of tokens, as the settings describe it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +23,8 @@ pub struct IssuerSetting {
     pub(super) ca: Option<PathBuf>,
     /// A bearer token for reading the key set.
     pub(super) token: Option<PathBuf>,
+    /// Longest life of a token.
+    pub(super) max_life: Duration,
 }
 
 /// The place of an issuer's key set.
@@ -34,13 +41,13 @@ pub(super) enum KeySource {
 pub enum IssuerSettingError {
     /// The text does not begin with an issuer and an audience.
     #[error(
-        "{0:?} is not URL=AUDIENCE[,name=NAME][,jwks=FILE|URL][,ca=FILE][,token=FILE]; URL and AUDIENCE are visible ASCII \
-         characters, and URL has no '#'"
+        "{0:?} is not URL=AUDIENCE[,name=NAME][,jwks=FILE|URL][,ca=FILE][,token=FILE][,max-life=DURATION]; URL and AUDIENCE are \
+         visible ASCII characters, and URL has no '#'"
     )]
     Form(String),
     /// A further part is unknown or occurs twice.
     #[error(
-        "{0:?}: the parts after the audience are name=, jwks=, ca= and token=, each with a value and once"
+        "{0:?}: the parts after the audience are name=, jwks=, ca=, token= and max-life=, each with a value and once"
     )]
     Part(String),
     /// A key set is read only over TLS.
@@ -51,13 +58,16 @@ pub enum IssuerSettingError {
     /// A setting is not used by a key set in a file.
     #[error("{0:?}: ca= and token= are for key sets with a URL, and this one is a file")]
     Unused(String),
+    /// The longest life of a token is no duration, or 0.
+    #[error("max-life: {0}")]
+    MaxLife(String),
     /// Two issuers have the same URL or name.
     #[error("{0:?} is given to two issuers")]
     Twice(String),
 }
 
 impl IssuerSetting {
-    /// Reads `URL=AUDIENCE[,name=NAME][,jwks=FILE|URL][,ca=FILE][,token=FILE]`.
+    /// Reads `URL=AUDIENCE[,name=NAME][,jwks=FILE|URL][,ca=FILE][,token=FILE][,max-life=DURATION]`.
     pub fn parse(text: &str) -> Result<Self, IssuerSettingError> {
         let form = || IssuerSettingError::Form(text.to_owned());
         let (url, rest) = text.split_once('=').ok_or_else(form)?;
@@ -68,7 +78,7 @@ impl IssuerSetting {
             .ok_or_else(form)?;
         // Any subject shows whether the issuer is possible in a principal.
         Principal::jwt(url, "subject").ok_or_else(form)?;
-        let [mut name, mut jwks, mut ca, mut token] = [None; 4];
+        let [mut name, mut jwks, mut ca, mut token, mut max_life] = [None; 5];
         for part in parts {
             let wrong = || IssuerSettingError::Part(part.to_owned());
             let (key, value) = part.split_once('=').ok_or_else(wrong)?;
@@ -77,6 +87,7 @@ impl IssuerSetting {
                 "jwks" => &mut jwks,
                 "ca" => &mut ca,
                 "token" => &mut token,
+                "max-life" => &mut max_life,
                 _ => return Err(wrong()),
             };
             if value.is_empty() || field.replace(value).is_some() {
@@ -94,6 +105,7 @@ impl IssuerSetting {
             keys,
             ca: ca.map(PathBuf::from),
             token: token.map(PathBuf::from),
+            max_life: max_life.map_or(Ok(MAX_LIFE), parse_max_life)?,
         })
     }
 
@@ -105,6 +117,14 @@ impl IssuerSetting {
     /// Returns the name of the issuer in the metrics.
     pub(super) fn label(&self) -> &str {
         self.name().unwrap_or(&self.url)
+    }
+}
+
+fn parse_max_life(text: &str) -> Result<Duration, IssuerSettingError> {
+    let max_life = settings::parse_duration(text).map_err(IssuerSettingError::MaxLife)?;
+    match max_life.is_zero() {
+        true => Err(IssuerSettingError::MaxLife(format!("{text:?} accepts no token"))),
+        false => Ok(max_life),
     }
 }
 
@@ -177,6 +197,19 @@ mod tests {
         assert_eq!(setting.token, Some("/token".into()));
         let document = "https://kubernetes.default.svc/.well-known/openid-configuration";
         assert_eq!(setting.keys, KeySource::Discovery(document.parse().unwrap()));
+    }
+
+    #[test]
+    fn tokens_live_for_a_day_unless_the_setting_says_otherwise() {
+        let max_life = |text: &str| IssuerSetting::parse(text).map(|setting| setting.max_life);
+        let hours = |hours: u64| Ok(Duration::from_secs(hours * 3600));
+        assert_eq!(max_life("https://i.example=aud"), hours(24));
+        assert_eq!(max_life("https://i.example=aud,max-life=1h"), hours(1));
+        assert_eq!(max_life("https://i.example=aud,max-life=8760h"), hours(8760));
+        for wrong in ["0s", "1d", "1y", "-1h"] {
+            let setting = max_life(&format!("https://i.example=aud,max-life={wrong}"));
+            assert!(matches!(setting, Err(IssuerSettingError::MaxLife(_))), "{wrong}");
+        }
     }
 
     #[test]

@@ -2,7 +2,6 @@
 
 use std::{
     fs,
-    sync::{Arc, Mutex},
     time::{Duration, UNIX_EPOCH},
 };
 
@@ -12,6 +11,7 @@ use tempfile::TempDir;
 use tokio::{task::AbortHandle, time};
 
 use super::{test_keys::TestKey, *};
+use crate::test_log::TestLog;
 
 const ISSUER: &str = "https://issuer.example";
 const AUDIENCE: &str = "aerostack-vault";
@@ -109,12 +109,13 @@ fn claims(changes: Value) -> Value {
 #[tokio::test]
 async fn a_token_of_each_algorithm_gives_its_principal_and_its_expiry() {
     let issuer = TestIssuer::start();
+    let exp = in_seconds(3600);
     for key in &issuer.keys {
-        let token = key.token(key.algorithm(), &claims(json!({"exp": 2_000_000_000})));
+        let token = key.token(key.algorithm(), &claims(json!({"exp": exp})));
         let verified = issuer.verify_token(&token).await.unwrap();
         let principal = "jwt:https://issuer.example#system:serviceaccount:shop:web";
         assert_eq!(verified.principal.to_string(), principal);
-        let exp = UNIX_EPOCH + Duration::from_secs(2_000_000_000);
+        let exp = UNIX_EPOCH + Duration::from_secs(exp.as_u64().unwrap());
         assert!(verified.not_after < exp && verified.not_after > exp - Duration::from_secs(1));
     }
 }
@@ -189,6 +190,23 @@ async fn a_token_is_refused_before_and_after_its_time() {
     let verified = issuer.verify(json!({"nbf": in_seconds(60)})).await;
     assert_eq!(verified, Err(TokenRefusal::NotYetValid));
     assert!(issuer.verify(json!({"nbf": null})).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_token_that_lives_too_long_is_refused_also_when_it_comes_again() {
+    let issuer = TestIssuer::start();
+    let token = issuer.keys[1].token("ES256", &claims(json!({"exp": in_seconds(25 * 3600)})));
+    for _ in 0..2 {
+        assert_eq!(issuer.verify_token(&token).await, Err(TokenRefusal::MaxLife));
+    }
+    let setting = format!(
+        "{ISSUER}={AUDIENCE},max-life=26h,jwks={}/jwks.json",
+        issuer.dir.path().display()
+    );
+    let patient = issuers(&[&setting]);
+    let task = tokio::spawn(patient.clone().keep_fresh());
+    assert!(patient.verify(&token).await.is_ok());
+    task.abort();
 }
 
 #[tokio::test]
@@ -357,29 +375,10 @@ async fn a_key_that_the_issuer_withdraws_no_longer_counts_even_for_a_known_token
     time::timeout(Duration::from_secs(10), refused).await.unwrap();
 }
 
-/// The log of one test.
-#[derive(Clone, Default)]
-struct TestLog(Arc<Mutex<Vec<u8>>>);
-
-impl std::io::Write for TestLog {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 #[tokio::test]
 async fn the_log_has_no_claims_of_a_forged_token_and_one_line_of_many() {
     let issuer = TestIssuer::start();
-    let log = TestLog::default();
-    let writer = log.clone();
-    let lines = tracing_subscriber::fmt()
-        .with_ansi(false)
-        .with_writer(move || writer.clone());
-    let _captured = tracing::subscriber::set_default(lines.finish());
+    let (log, _captured) = TestLog::capture();
     let stranger = TestKey::p256();
     for kid in ["ES256", "unknown-kid"] {
         for _ in 0..100 {
@@ -395,7 +394,7 @@ async fn the_log_has_no_claims_of_a_forged_token_and_one_line_of_many() {
             .await;
         assert_eq!(late, Err(TokenRefusal::Expired));
     }
-    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let log = log.text();
     let refused = log.lines().filter(|line| line.contains("token refused"));
     assert_eq!(refused.count(), 4, "one line for each cause: {log}");
     for unproven in ["forged", "unknown-kid"] {

@@ -22,12 +22,16 @@ const PAGE: usize = 3_000_000;
 async fn served() -> SocketAddr {
     let mut metrics = Registry::default();
     metrics.register("counter", "x".repeat(PAGE), Counter::<u64>::default());
+    serve_at("127.0.0.1:0", metrics, Arc::new(|| Ok(())))
+}
+
+fn serve_at(address: &str, metrics: Registry, ready: Readiness) -> SocketAddr {
     let probes = Probes {
         metrics: Arc::new(metrics),
-        ready: Arc::new(|| Ok(())),
+        ready,
         started: None,
     };
-    let listener = listen::bind("127.0.0.1:0".parse().unwrap(), TcpTimeout::default()).unwrap();
+    let listener = listen::bind(address.parse().unwrap(), TcpTimeout::default()).unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(serve(listener, probes, CancellationToken::new()));
     address
@@ -94,6 +98,47 @@ async fn a_probe_is_answered_beside_many_scrapers_that_do_not_read() {
         }
     }
     is_alive(address).await;
+}
+
+/// Returns the address of this machine on a network other than loopback, if it has one.
+fn network_address() -> Option<IpAddr> {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+    // A UDP socket sends nothing when it is connected. RFC 5737 reserves this address for documentation.
+    socket.connect("192.0.2.1:9").ok()?;
+    Some(socket.local_addr().unwrap().ip())
+}
+
+#[tokio::test]
+async fn the_detail_of_a_problem_is_for_loopback_clients_alone() {
+    let ready: Readiness = Arc::new(|| {
+        Err(ReadinessProblem {
+            cause: "the vault does not answer",
+            detail: Some("the vault at vault.internal:7150 does not answer".to_owned()),
+        })
+    });
+    let port = serve_at("0.0.0.0:0", Registry::default(), ready).port();
+    let local = answer(ask(SocketAddr::new([127, 0, 0, 1].into(), port), "/readyz").await).await;
+    assert!(
+        local.ends_with("not ready: the vault at vault.internal:7150 does not answer\n"),
+        "{local}"
+    );
+    let Some(network) = network_address() else {
+        return;
+    };
+    let near = answer(ask(SocketAddr::new(network, port), "/readyz").await).await;
+    assert!(
+        near.ends_with("not ready: the vault does not answer; the log says more\n"),
+        "{near}"
+    );
+    // From a loopback address to the address of the network, as the proxy of a mesh does.
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.6:0".parse().unwrap()).unwrap();
+    if let Ok(mut proxied) = socket.connect(SocketAddr::new(network, port)).await {
+        let request = "GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        proxied.write_all(request.as_bytes()).await.unwrap();
+        let far = answer(proxied).await;
+        assert!(!far.contains("vault.internal"), "{far}");
+    }
 }
 
 #[tokio::test]

@@ -1,6 +1,9 @@
 //! Verification of clients, which logs the certificates that it refuses.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
 
 use rustls::{
     DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme,
@@ -14,7 +17,7 @@ use rustls_pki_types::{CertificateDer, UnixTime};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::{authorities::Authorities, error::TlsError, provider};
-use crate::{caller, expiry};
+use crate::{caller, expiry, log_limit::LogLimit, telemetry::field};
 
 /// The rule of a listener for client certificates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,12 +118,16 @@ const MAX_NAME: usize = 200;
 const MAX_NAMES: usize = 8;
 
 fn log_refused(leaf: &CertificateDer<'_>, error: &Error) {
+    static LIMIT: LogLimit = LogLimit::for_strangers();
+    let Some(suppressed) = LIMIT.admit(Instant::now()) else {
+        return;
+    };
     let Ok((_, certificate)) = X509Certificate::from_der(leaf) else {
-        tracing::info!(%error, "client certificate refused: it cannot be read");
+        tracing::info!(%error, { field::SUPPRESSED } = suppressed, "client certificate refused: it cannot be read");
         return;
     };
     let names = caller::names_of(&certificate).into_iter().take(MAX_NAMES);
     let names: Vec<String> = names.map(|name| name.chars().take(MAX_NAME).collect()).collect();
     let expires = expiry::text(caller::not_after(&certificate).unwrap_or(SystemTime::UNIX_EPOCH));
-    tracing::info!(?names, expires, %error, "client certificate refused");
+    tracing::info!(?names, expires, %error, { field::SUPPRESSED } = suppressed, "client certificate refused");
 }

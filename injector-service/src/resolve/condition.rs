@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use chassis::{channel::ServiceAddress, telemetry::chain, tls::WrongPeer};
+use chassis::{channel::ServiceAddress, probe::ReadinessProblem, telemetry::chain, tls::WrongPeer};
 use rustls::{CertificateError, Error as TlsError};
 use tonic::{Code, Status};
 
@@ -30,6 +30,22 @@ enum ProblemKind {
     NotAVault,
     /// The stream was open and broke.
     Broken,
+}
+
+impl ProblemKind {
+    /// Returns the problem without names.
+    fn cause(self) -> &'static str {
+        match self {
+            Self::Unreachable => "the vault does not answer",
+            Self::NotTls => "the server at the address of the vault does not speak TLS 1.3",
+            Self::VaultCertificate => "the certificate of the vault is not accepted",
+            Self::OwnCertificate => "the vault does not accept the certificate of the injector",
+            Self::OwnToken => "the injector has no token that the vault accepts",
+            Self::NotAllowed => "the vault does not let the injector decrypt",
+            Self::NotAVault => "the server at the address of the vault is no vault of this version",
+            Self::Broken => "the connection to the vault broke",
+        }
+    }
 }
 
 /// A reason why the vault cannot be used.
@@ -119,15 +135,25 @@ impl VaultCondition {
     }
 
     /// Returns the reason why the vault cannot be used, for `/readyz`.
-    pub(crate) fn problem(&self) -> String {
+    pub(crate) fn problem(&self) -> ReadinessProblem {
         let address = &self.0.address;
-        match &*lock(&self.0.state) {
-            VaultState::Starting | VaultState::Connected => format!("the vault at {address} does not answer"),
-            VaultState::Failing(problem) => format!(
-                "the vault at {address} cannot be used: {}; {}",
-                problem.detail,
-                self.advice(problem.kind)
+        let (cause, detail) = match &*lock(&self.0.state) {
+            VaultState::Starting | VaultState::Connected => (
+                ProblemKind::Unreachable.cause(),
+                format!("the vault at {address} does not answer"),
             ),
+            VaultState::Failing(problem) => (
+                problem.kind.cause(),
+                format!(
+                    "the vault at {address} cannot be used: {}; {}",
+                    problem.detail,
+                    self.advice(problem.kind)
+                ),
+            ),
+        };
+        ReadinessProblem {
+            cause,
+            detail: Some(detail),
         }
     }
 

@@ -23,6 +23,11 @@ pub(super) enum Denial {
     #[error("the namespace {0} is excluded from injection; remove the annotation aerostack.dev/inject")]
     ExcludedNamespace(String),
     #[error(
+        "the annotation aerostack.dev/image is not allowed with the image {0}: the sidecar has the pod's token for the vault; remove \
+         the annotation, or add the image to --allow-image of the webhook (webhook.allowedImages of the chart)"
+    )]
+    ImageNotAllowed(String),
+    #[error(
         "a pod with hostNetwork gets no sidecar: its data plane would listen on the node's loopback interface, where every process \
          with the node's network reaches it"
     )]
@@ -52,7 +57,9 @@ impl Denial {
     /// Returns the HTTP status code for Kubernetes: 403 for a pod that is not allowed, 400 for one that is wrong.
     pub(super) fn code(&self) -> StatusCode {
         match self {
-            Self::ExcludedNamespace(_) | Self::HostNetwork => StatusCode::FORBIDDEN,
+            Self::ExcludedNamespace(_) | Self::ImageNotAllowed(_) | Self::HostNetwork => {
+                StatusCode::FORBIDDEN
+            }
             Self::InvalidAnnotation { .. }
             | Self::UnknownAnnotation { .. }
             | Self::NotAsked(_)

@@ -49,6 +49,7 @@ pub(super) fn inject(
     if excluded.any(|excluded| excluded.as_str() == namespace) {
         return Err(Denial::ExcludedNamespace(namespace.to_owned()));
     }
+    check_image(&request, settings)?;
     conflicts::check(pod, &request, settings)?;
     let mut injected = pod.clone();
     add_metadata(&mut injected, vault_ca);
@@ -61,6 +62,23 @@ pub(super) fn inject(
         operations if operations.is_empty() => PodInjection::Complete,
         operations => PodInjection::Patch(operations),
     })
+}
+
+/// Refuses an image that the settings do not allow. Whoever may set annotations only, such as a build system, would otherwise run a
+/// program of his own with the pod's token for the vault.
+fn check_image(request: &SidecarRequest, settings: &InjectionSettings) -> Result<(), Denial> {
+    let Some(image) = &request.image else {
+        return Ok(());
+    };
+    let is_allowed = *image == settings.image
+        || settings
+            .allowed_images
+            .iter()
+            .any(|prefix| prefix.contains(image));
+    match is_allowed {
+        true => Ok(()),
+        false => Err(Denial::ImageNotAllowed(image.clone())),
+    }
 }
 
 fn add_metadata(pod: &mut Value, vault_ca: &str) {

@@ -7,6 +7,7 @@ mod annotations;
 mod bodies;
 mod conflicts;
 mod denial;
+mod image_prefix;
 mod inject;
 mod mesh;
 mod metrics;

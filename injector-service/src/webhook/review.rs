@@ -9,7 +9,6 @@ use super::{
     denial::Denial,
     inject::{PodInjection, inject},
     metrics::Outcome,
-    pod,
     sidecar::InjectionSettings,
 };
 

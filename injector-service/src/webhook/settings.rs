@@ -21,6 +21,7 @@ use proto::Principal;
 
 use super::{
     annotations,
+    image_prefix::ImagePrefix,
     own_authority::OwnAuthority,
     quantity::ResourceAmount,
     sidecar::{DATA_PLANE_PORT, InjectionSettings},
@@ -55,6 +56,9 @@ pub struct WebhookSettings {
     /// Image of the sidecars
     #[arg(long, value_name = "IMAGE")]
     pub image: Option<String>,
+    /// First part of the images that pods may choose by the annotation aerostack.dev/image; without it such a pod is denied
+    #[arg(long, value_delimiter = ';', value_name = "PREFIX")]
+    pub allow_image: Vec<String>,
     /// The vault of the sidecars: HOST:PORT
     #[arg(long, value_name = "HOST:PORT")]
     pub vault: Option<String>,
@@ -176,12 +180,17 @@ impl WebhookSettings {
         }
         let token_seconds = self.token_seconds(problems);
         let metrics_listen = self.sidecar_metrics_listen(problems);
+        let allowed = self.allow_image.iter();
+        let allowed_images = allowed
+            .filter_map(|prefix| problems.take("--allow-image", ImagePrefix::parse(prefix)))
+            .collect();
         let excluded = self.exclude_namespace.iter();
         let excluded_namespaces = excluded
             .filter_map(|name| problems.take("--exclude-namespace", ObjectName::parse(name)))
             .collect();
         Some(InjectionSettings {
             image: image?,
+            allowed_images,
             vault: vault?,
             vault_id: vault_id?,
             token_audience: self.token_audience.clone(),
@@ -225,6 +234,7 @@ impl WebhookSettings {
             "--vault-ca",
             vec![file.clone()],
             move || read_authorities(&file),
+            |_, _| Ok(()),
             |pem| format!("{} CAs for new pods", pem.matches("-----BEGIN ").count()),
         )
     }

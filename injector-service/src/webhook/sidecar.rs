@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::{
     annotations::{SidecarRequest, VAULT_CA},
-    pod,
+    image_prefix::ImagePrefix,
     quantity::ResourceAmount,
 };
 
@@ -37,6 +37,8 @@ pub(super) const PROBES: [&str; 3] = ["startupProbe", "readinessProbe", "livenes
 #[derive(Debug, Clone)]
 pub(super) struct InjectionSettings {
     pub(super) image: String,
+    /// The images that a pod may choose instead.
+    pub(super) allowed_images: Vec<ImagePrefix>,
     pub(super) vault: ServiceAddress,
     pub(super) vault_id: Principal,
     pub(super) token_audience: String,

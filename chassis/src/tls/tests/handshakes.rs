@@ -3,7 +3,7 @@
 use super::*;
 
 /// One connection in memory, from a client to a server.
-struct Connected {
+pub(super) struct Connected {
     client: client::TlsStream<DuplexStream>,
     server: server::TlsStream<DuplexStream>,
     /// The client's trust in the server.
@@ -13,7 +13,7 @@ struct Connected {
 }
 
 /// Makes a handshake, and one read on both sides: in TLS 1.3 the client learns of a refusal only after the handshake.
-async fn connect(server: &ServerTls, client: &ClientTls) -> io::Result<Connected> {
+pub(super) async fn connect(server: &ServerTls, client: &ClientTls) -> io::Result<Connected> {
     let (ours, theirs) = duplex(64 << 10);
     let (server, client) = (server.handshake().unwrap(), client.handshake().unwrap());
     let accepting = TlsAcceptor::from(server.config.clone()).accept(theirs);

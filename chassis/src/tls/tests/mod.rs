@@ -19,6 +19,7 @@ use crate::settings::Problems;
 use issued::{Days, TestCa};
 use proto::Principal;
 
+mod floods;
 mod handshakes;
 mod issued;
 mod reloads;

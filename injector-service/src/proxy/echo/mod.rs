@@ -120,7 +120,8 @@ impl EchoFilter {
         LaterRecord::new(self.call.call_id.clone(), self.call.entry.clone())
     }
 
-    /// Logs and counts an echo, and retires the connection, whose buffers have the value. Returns an error when the server's setting `on_echo` blocks the answer.
+    /// Logs and counts an echo, and retires the connection, whose buffers have the value. Returns an error when the server's
+    /// setting `on_echo` blocks the answer.
     fn report(&self, part: EchoPart, found: SecretSet) -> Result<(), Refusal> {
         if found.is_empty() {
             return Ok(());

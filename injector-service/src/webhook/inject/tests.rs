@@ -12,7 +12,7 @@ use proto::Principal;
 use serde_json::json;
 
 use super::*;
-use crate::webhook::quantity::ResourceAmount;
+use crate::webhook::{image_prefix::ImagePrefix, quantity::ResourceAmount};
 
 /// The CAs and the settings are those of the tests of peers, so that a recorded pod that has its sidecar already has this one.
 const VAULT_CA: &str = include_str!("../../../../tests/peers/webhook/vault-ca.pem");
@@ -20,6 +20,7 @@ const VAULT_CA: &str = include_str!("../../../../tests/peers/webhook/vault-ca.pe
 fn settings() -> InjectionSettings {
     InjectionSettings {
         image: "registry.example.org/aerostack/injector:test".to_owned(),
+        allowed_images: vec![ImagePrefix::parse("registry.example.org/mirror").unwrap()],
         vault: "aerostack-vault.aerostack.svc:7150".parse().unwrap(),
         vault_id: Principal::parse("spiffe://aerostack/vault").unwrap(),
         token_audience: "aerostack-vault".to_owned(),
@@ -93,6 +94,27 @@ fn each_recorded_pod_has_the_expected_result_and_a_second_review_changes_nothing
             (expected, result) => panic!("{name}: {expected}, {result:?}"),
         }
     }
+}
+
+#[test]
+fn a_pod_chooses_an_image_only_among_those_of_the_settings() {
+    let pod = recorded("own-image-and-resources");
+    let namespace = pod["metadata"]["namespace"].as_str().unwrap();
+    let without_images = InjectionSettings {
+        allowed_images: Vec::new(),
+        ..settings()
+    };
+    let denial = inject(&pod, namespace, &without_images, VAULT_CA).unwrap_err();
+    assert_eq!(denial.code().as_u16(), 403);
+    let image = pod["metadata"]["annotations"]["aerostack.dev/image"]
+        .as_str()
+        .unwrap();
+    assert_eq!(denial, Denial::ImageNotAllowed(image.to_owned()));
+    let of_the_settings = InjectionSettings {
+        image: image.to_owned(),
+        ..without_images
+    };
+    assert!(inject(&pod, namespace, &of_the_settings, VAULT_CA).is_ok());
 }
 
 #[test]
