@@ -309,8 +309,12 @@ impl LaterRecord {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use http::HeaderName;
-    use proto::{SecretName, SecretValue};
+    use prometheus_client::metrics::histogram::Histogram;
+    use proto::{Reason, SecretName, SecretValue};
+    use tracing::span;
     use zeroize::Zeroizing;
 
     use super::*;
@@ -347,6 +351,58 @@ mod tests {
         record.add_resolved(&resolved.collect(), injections.iter());
         edit(&mut record);
         record.list_secrets()
+    }
+
+    /// Counts the lines of the log.
+    #[derive(Clone, Default)]
+    struct LineCounter(Arc<AtomicUsize>);
+
+    impl tracing::Subscriber for LineCounter {
+        fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+            true
+        }
+
+        fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+            span::Id::from_u64(1)
+        }
+
+        fn event(&self, _: &tracing::Event<'_>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+
+        fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+        fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+        fn enter(&self, _: &span::Id) {}
+        fn exit(&self, _: &span::Id) {}
+    }
+
+    #[test]
+    fn a_flood_of_refused_strangers_writes_few_lines_and_is_counted() {
+        const FLOOD: usize = 1000;
+        let metrics = Metrics {
+            unknown: Arc::default(),
+            decrypt_seconds: Histogram::new([1.0]),
+        };
+        let refusal = Refusal::new(Reason::Unauthenticated, "no token");
+        let lines = LineCounter::default();
+        tracing::subscriber::with_default(lines.clone(), || {
+            for _ in 0..FLOOD {
+                CallRecord::new(Method::GET).log_refused(&refusal, &metrics);
+            }
+        });
+        let count = lines.0.load(Ordering::Relaxed);
+        assert!((1..=FLOOD / 2).contains(&count), "{count}");
+        let lines = LineCounter::default();
+        tracing::subscriber::with_default(lines.clone(), || {
+            for _ in 0..FLOOD {
+                let mut record = CallRecord::new(Method::GET);
+                record.set_caller(Some(CallerName::LocalUser(1000)));
+                record.log_refused(&refusal, &metrics);
+            }
+        });
+        assert_eq!(lines.0.load(Ordering::Relaxed), FLOOD, "calls of a known caller");
+        let refused: u64 = metrics.unknown.outcomes().values().sum();
+        assert_eq!(refused, 2 * u64::try_from(FLOOD).unwrap());
     }
 
     #[test]
