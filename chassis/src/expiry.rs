@@ -18,7 +18,7 @@ use prometheus_client::{
 };
 use tokio::time;
 
-use crate::probe::ReadinessProblem;
+use crate::readiness::ReadinessProblem;
 
 /// Remaining validity at which a warning is logged, from the longest to the shortest.
 const WARNINGS: [Duration; 2] = [Duration::from_secs(7 * 24 * 3600), Duration::from_secs(24 * 3600)];

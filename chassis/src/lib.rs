@@ -31,6 +31,7 @@ mod log_writer;
 pub mod pki;
 pub mod probe;
 pub mod process_metrics;
+pub mod readiness;
 mod reflection;
 pub mod rpc_metrics;
 pub mod service_channel;

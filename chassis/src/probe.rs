@@ -17,6 +17,7 @@ use super::{
     connection_slots::{Eviction, Slots},
     dial::without_brackets,
     listen,
+    readiness::ReadinessProblem,
 };
 
 /// Maximum number of concurrent connections. The oldest connection is evicted for a newcomer, so that a probe is always
@@ -30,31 +31,6 @@ const MAX_DURATION: Duration = Duration::from_secs(10);
 /// Returns the reason for which a service cannot do its work at present, if there is one.
 pub type Readiness = Arc<dyn Fn() -> Result<(), ReadinessProblem> + Send + Sync>;
 
-/// A reason for which a service cannot do its work at present.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ReadinessProblem {
-    /// The kind of the problem, without names. Everybody who reaches the port can read it.
-    pub cause: &'static str,
-    /// The problem with its names. Only clients on the loopback interface of this machine can read it.
-    pub detail: Option<String>,
-}
-
-impl ReadinessProblem {
-    fn text(&self, access: DetailAccess) -> String {
-        match (&self.detail, access) {
-            (Some(detail), DetailAccess::Loopback) => detail.clone(),
-            (Some(_), DetailAccess::Network) => format!("{}; the log says more", self.cause),
-            (None, _) => self.cause.to_owned(),
-        }
-    }
-}
-
-impl From<&'static str> for ReadinessProblem {
-    fn from(cause: &'static str) -> Self {
-        Self { cause, detail: None }
-    }
-}
-
 /// The place that a client of the probes connects from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum DetailAccess {
@@ -63,6 +39,15 @@ enum DetailAccess {
 }
 
 impl DetailAccess {
+    /// Returns as much of the problem as the client may read.
+    fn text(self, problem: &ReadinessProblem) -> String {
+        match (&problem.detail, self) {
+            (Some(detail), Self::Loopback) => detail.clone(),
+            (Some(_), Self::Network) => format!("{}; the log says more", problem.cause),
+            (None, _) => problem.cause.to_owned(),
+        }
+    }
+
     /// Both ends have to be loopback addresses: the proxy of a mesh connects from a loopback address to the address of the pod.
     fn of(stream: &TcpStream) -> io::Result<Self> {
         let ends = [stream.peer_addr()?, stream.local_addr()?];
@@ -167,7 +152,7 @@ fn probe(state: &Readiness, negative: &str, access: DetailAccess) -> Response<Fu
         Ok(()) => text(StatusCode::OK, "ok\n"),
         Err(problem) => text(
             StatusCode::SERVICE_UNAVAILABLE,
-            format!("{negative}: {}\n", problem.text(access)),
+            format!("{negative}: {}\n", access.text(&problem)),
         ),
     }
 }

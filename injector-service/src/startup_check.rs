@@ -6,7 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwapOption;
-use chassis::probe::ReadinessProblem;
+use chassis::readiness::ReadinessProblem;
 use proto::{
     Reason, Refusal,
     injector::v1::{ExplainInjectionResponse, explained_secret::State},

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use chassis::{channel::ServiceAddress, probe::ReadinessProblem, telemetry::chain, tls::WrongPeer};
+use chassis::{channel::ServiceAddress, readiness::ReadinessProblem, telemetry::chain, tls::WrongPeer};
 use rustls::{CertificateError, Error as TlsError};
 use tonic::{Code, Status};
 
