@@ -29,7 +29,7 @@ use http::Uri;
 use proto::Principal;
 use rustls::ClientConfig;
 
-use self::resolve::{Resolved, WorkingDirectory};
+use self::resolve::{ResolvedSettings, UntrustedServices, WorkingDirectory};
 pub(crate) use self::{directory::settings_of_directory, resolve::has_present_context};
 pub use self::{
     environment::warn_of_unknown_variables,
@@ -47,6 +47,7 @@ pub struct Connection {
     /// The context that the settings come from.
     context: Option<ContextName>,
     hides_directory: bool,
+    untrusted: UntrustedServices,
     timeout: Duration,
 }
 
@@ -64,17 +65,19 @@ impl Connection {
         Self::of(args.resolve(WorkingDirectory::Ignored, env)?)
     }
 
-    fn of(resolved: Resolved) -> Result<Self, Failure> {
-        let Resolved {
+    fn of(resolved: ResolvedSettings) -> Result<Self, Failure> {
+        let ResolvedSettings {
             settings,
             context,
             hides_directory,
+            untrusted,
         } = resolved;
         let timeout = parse_timeout(settings.timeout.as_deref())?;
         Ok(Self {
             settings,
             context,
             hides_directory,
+            untrusted,
             timeout,
         })
     }
@@ -99,12 +102,13 @@ impl Connection {
             token_file,
             ..
         } = &self.settings;
-        let address = self.address("the vault", "--vault", vault.as_deref(), "127.0.0.1:7150")?;
-        let token = TokenSetting {
-            flag: "--token-file",
-            file: token_file.as_deref(),
-        };
-        self.remote("the vault", address, vault_id.as_deref(), token)
+        self.service(&ServiceSettings {
+            flags: VAULT,
+            address: vault.as_deref(),
+            id: vault_id.as_deref(),
+            token_file: token_file.as_deref(),
+            is_untrusted: self.untrusted.vault,
+        })
     }
 
     pub fn injector(&self) -> Result<Remote, Failure> {
@@ -114,32 +118,25 @@ impl Connection {
             injector_token_file,
             ..
         } = &self.settings;
-        let address = self.address(
-            "the injector",
-            "--injector",
-            injector.as_deref(),
-            "127.0.0.1:7151",
-        )?;
-        let token = TokenSetting {
-            flag: "--injector-token-file",
-            file: injector_token_file.as_deref(),
-        };
-        self.remote("the injector", address, injector_id.as_deref(), token)
+        self.service(&ServiceSettings {
+            flags: INJECTOR,
+            address: injector.as_deref(),
+            id: injector_id.as_deref(),
+            token_file: injector_token_file.as_deref(),
+            is_untrusted: self.untrusted.injector,
+        })
     }
 
     /// Returns the address of a service. The default is for the services of this machine, and a context names others.
-    fn address<'a>(
-        &self,
-        service: &str,
-        flag: &str,
-        known: Option<&'a str>,
-        default: &'a str,
-    ) -> Result<&'a str, Failure> {
-        match (known, &self.context) {
+    fn address<'a>(&self, settings: &ServiceSettings<'a>) -> Result<&'a str, Failure> {
+        let ServiceFlags {
+            name, flag, default, ..
+        } = settings.flags;
+        match (settings.address, &self.context) {
             (Some(address), _) => Ok(address),
             (None, None) => Ok(default),
             (None, Some(context)) => {
-                let message = format!("the context {context} does not say where {service} is");
+                let message = format!("the context {context} does not say where {name} is");
                 Err(Failure::new(FailureKind::Configuration, message).hint(format!(
                     "give {flag}, or make the context again with {flag} and `aerostack context add {context} --replace`"
                 )))
@@ -216,19 +213,15 @@ impl Connection {
         self.timeout
     }
 
-    /// Returns a client of one service. Only the token of `token` is sent to it: whoever receives a token can use it.
-    fn remote(
-        &self,
-        service: &str,
-        address: &str,
-        id: Option<&str>,
-        token: TokenSetting<'_>,
-    ) -> Result<Remote, Failure> {
+    /// Returns a client of one service. The client sends only the token of this service, because whoever receives a token can use it.
+    fn service(&self, settings: &ServiceSettings<'_>) -> Result<Remote, Failure> {
+        let address = self.address(settings)?;
         let name = match &self.context {
-            Some(context) => format!("{service} (context {context})"),
-            None => service.to_owned(),
+            Some(context) => format!("{} (context {context})", settings.flags.name),
+            None => settings.flags.name.to_owned(),
         };
-        let tls = self.tls(id, token)?;
+        settings.check_token()?;
+        let tls = self.tls(settings)?;
         let wrong = |what: &dyn std::fmt::Display| {
             Failure::new(
                 FailureKind::Configuration,
@@ -244,7 +237,7 @@ impl Connection {
             name,
             address: address.to_owned(),
             tls,
-            channel: ServiceChannel::new(channel, token.file.map(Path::to_owned)),
+            channel: ServiceChannel::new(channel, settings.token_file.map(Path::to_owned)),
             timeout: self.timeout,
         })
     }
@@ -265,7 +258,7 @@ impl Connection {
         files.into_iter().flatten().map(PathBuf::as_path).find(is_exposed)
     }
 
-    fn tls(&self, id: Option<&str>, token: TokenSetting<'_>) -> Result<Arc<ClientConfig>, Failure> {
+    fn tls(&self, settings: &ServiceSettings<'_>) -> Result<Arc<ClientConfig>, Failure> {
         let ConnectArgs {
             ca,
             cert,
@@ -275,11 +268,8 @@ impl Connection {
             ..
         } = &self.settings;
         let has_token = token_file.is_some() || injector_token_file.is_some();
-        let (ca, identity) = match (ca, cert, key, token.file) {
-            (Some(ca), _, _, Some(file)) => {
-                token.check(file)?;
-                (ca, None)
-            }
+        let (ca, identity) = match (ca, cert, key, settings.token_file) {
+            (Some(ca), _, _, Some(_)) => (ca, None),
             (Some(ca), Some(cert), Some(key), None) => {
                 (ca, Some(Identity::load(cert, key).map_err(unusable)?))
             }
@@ -288,7 +278,7 @@ impl Connection {
             _ => return Err(self.not_configured()),
         };
         let authorities = Authorities::load(ca).map_err(unusable)?;
-        let tls = match id {
+        let tls = match settings.id {
             None => tls::grpc_client_by_host(identity, &authorities),
             Some(id) => {
                 let id = Principal::parse(id).map_err(|error| {
@@ -317,19 +307,64 @@ impl Connection {
     }
 }
 
-/// The token of a client for one service.
-#[derive(Clone, Copy)]
-struct TokenSetting<'c> {
+/// The name of a service, its flags, and its default address.
+#[derive(Debug, Clone, Copy)]
+struct ServiceFlags {
+    name: &'static str,
     flag: &'static str,
-    file: Option<&'c Path>,
+    default: &'static str,
+    token_flag: &'static str,
 }
 
-impl TokenSetting<'_> {
-    fn check(self, file: &Path) -> Result<(), Failure> {
-        let Self { flag, file: _ } = self;
+const VAULT: ServiceFlags = ServiceFlags {
+    name: "the vault",
+    flag: "--vault",
+    default: "127.0.0.1:7150",
+    token_flag: "--token-file",
+};
+
+const INJECTOR: ServiceFlags = ServiceFlags {
+    name: "the injector",
+    flag: "--injector",
+    default: "127.0.0.1:7151",
+    token_flag: "--injector-token-file",
+};
+
+/// The settings of one service.
+struct ServiceSettings<'c> {
+    flags: ServiceFlags,
+    address: Option<&'c str>,
+    id: Option<&'c str>,
+    token_file: Option<&'c Path>,
+    /// True when the address or the CA comes from the directory `.aerostack` of the working directory.
+    is_untrusted: bool,
+}
+
+impl ServiceSettings<'_> {
+    /// Checks that the service may get the token, and that the file of the token holds one.
+    fn check_token(&self) -> Result<(), Failure> {
+        let Some(file) = self.token_file else {
+            return Ok(());
+        };
+        let ServiceFlags {
+            name,
+            flag,
+            default: _,
+            token_flag,
+        } = self.flags;
+        if self.is_untrusted {
+            let message = format!(
+                "the token in {} is not sent to {name} that the directory {DEFAULT_DIR} names",
+                file.display()
+            );
+            return Err(Failure::new(FailureKind::Configuration, message).hint(format!(
+                "{DEFAULT_DIR} may come with a project of somebody else. To use its services with its certificate, give --dir \
+                 {DEFAULT_DIR}; to send them the token, give {token_flag} too; for another service give {flag} and --ca"
+            )));
+        }
         let read = BearerToken::read(file).map_err(|error| {
             Failure::new(FailureKind::Configuration, error).hint(format!(
-                "{flag} names a file with a token, such as `kubectl create token` prints"
+                "{token_flag} names a file with a token, such as `kubectl create token` prints"
             ))
         });
         read.map(drop)
