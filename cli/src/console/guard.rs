@@ -349,4 +349,4 @@ pub(super) fn foreign_form() -> Response {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test that panics has failed")]
-mod tests;
+pub(super) mod tests;
