@@ -102,7 +102,7 @@ fn not_allowed(visit: &PageRequest, failure: Failure) -> Response {
     );
     let body = html! {
         (head())
-        (error_summary(Some(&error)))
+        (error_summary(Some(&error), &[]))
         (levels_without_keys())
     };
     (StatusCode::FORBIDDEN, render(visit, "Keys", Section::Keys, &body)).into_response()

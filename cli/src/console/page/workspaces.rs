@@ -8,17 +8,15 @@ use super::{
     frame::{breadcrumb, failure_page, render, render_form, see_other},
     plan,
 };
-use crate::{
-    console::{
-        fields::Fields,
-        guard::{Change, PageRequest, QueryFields},
-        view::{
-            FormError, Notice, Section, Submit, cell, count, date, empty, error_summary, field, hidden, icon,
-            invalid, submit,
-        },
+use crate::console::{
+    fields::Fields,
+    guard::{Change, PageRequest, QueryFields},
+    view::{
+        FormError, Notice, Section, Submit, cell, count, date, empty, error_summary, field, has_error,
+        hidden, icon, invalid, submit,
     },
-    failure::FailureKind,
 };
+use crate::failure::FailureKind;
 
 /// The number of kept versions that the form proposes, which is the vault's default.
 const KEPT_VERSIONS: u32 = 3;
@@ -133,12 +131,12 @@ fn new_form(visit: &PageRequest, entered: &Workspace, error: Option<&FormError>)
         input #name.mono name="name" type="text" value=(entered.name) required maxlength="63"
             pattern="[a-z0-9]([\\-a-z0-9]*[a-z0-9])?"
             title="Lower-case letters, digits and -, with a letter or a digit at both ends" autocomplete="off" autocapitalize="none" spellcheck="false"
-            aria-describedby="name-help" aria-invalid=[invalid("name", error)] autofocus[error.is_none()];
+            aria-describedby="name-help" aria-invalid=[invalid("name", error)] autofocus[error.is_none() || has_error("name", error)];
     };
     let body = html! {
         (breadcrumb(&[("Workspaces", "/")]))
         h1 { "New workspace" }
-        (error_summary(error))
+        (error_summary(error, &["name", "kept_versions"]))
         form.stack method="post" action="/workspaces" {
             (hidden(visit.session.csrf.reveal()))
             (field("name", "Name", &help, error, &name))
@@ -157,7 +155,7 @@ pub(super) fn kept_versions(number: u32, error: Option<&FormError>) -> Markup {
         html! { "Older versions of a secret can be restored. 1 to 100, the current version included." };
     let control = html! {
         input #kept_versions.short name="kept_versions" type="number" min="1" max="100" required value=(number)
-            aria-describedby="kept_versions-help";
+            aria-describedby="kept_versions-help" aria-invalid=[invalid("kept_versions", error)] autofocus[has_error("kept_versions", error)];
     };
     field(
         "kept_versions",
