@@ -17,7 +17,7 @@ use crate::{
             prose, sentence,
         },
     },
-    failure::{Failure, FailureKind},
+    failure::Failure,
 };
 
 pub(in crate::console) async fn show(visit: PageRequest) -> Response {
@@ -35,7 +35,7 @@ pub(super) async fn page(visit: &PageRequest, error: Option<FormError>) -> Respo
     // Whoever may see the keys may make and restore backups.
     let (status, workspaces) = tokio::join!(services.key_status(), services.workspaces());
     let body = match (status, workspaces) {
-        (Err(failure), _) if failure.kind == FailureKind::NotAllowed => {
+        (Err(failure), _) if failure.lacks_role() => {
             let error = not_allowed(failure);
             let body = html! { (head()) (error_summary(Some(&error), &[])) (contents()) };
             return render_form(visit, "Backup", Section::Backup, Some(&error), &body);

@@ -16,7 +16,6 @@ use crate::console::{
         hidden, icon, invalid, submit,
     },
 };
-use crate::failure::FailureKind;
 
 /// The number of kept versions that the form proposes, which is the vault's default.
 const KEPT_VERSIONS: u32 = 3;
@@ -24,7 +23,7 @@ const KEPT_VERSIONS: u32 = 3;
 pub(in crate::console) async fn list(visit: PageRequest) -> Response {
     match visit.app.services.workspaces().await {
         Ok(workspaces) => render(&visit, "Workspaces", Section::Workspaces, &list_view(&workspaces)),
-        Err(failure) if failure.kind == FailureKind::NotAllowed => {
+        Err(failure) if failure.lacks_role() => {
             render(&visit, "Workspaces", Section::Workspaces, &open_view())
         }
         Err(failure) => failure_page(&visit, Section::Workspaces, failure),

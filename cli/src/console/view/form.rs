@@ -146,8 +146,9 @@ fn console_hint(reason: Reason) -> Option<&'static str> {
              --allow-later-expiry`"
         }
         Reason::Unauthenticated => {
-            "start `aerostack console` with a client certificate (--cert and --key, or --dir), or with a token that is valid now \
-             (--token-file for the vault, --injector-token-file for the injector)"
+            "when a token has expired, replace the token in its file (--token-file for the vault, --injector-token-file for the \
+             injector): the console reads it for each request; without a token, start `aerostack console` with a client certificate \
+             (--cert and --key, or --dir)"
         }
         Reason::VaultUnavailable | Reason::StorageUnavailable | Reason::ShuttingDown | Reason::Overloaded => {
             "try again; the page `Status` shows the state of both services"
