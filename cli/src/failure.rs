@@ -82,6 +82,12 @@ pub struct Failure {
 }
 
 impl Failure {
+    /// Returns true when the service knows the client, and the client has no role for the call. A client whose token has expired may
+    /// have one.
+    pub(crate) fn lacks_role(&self) -> bool {
+        self.kind == FailureKind::NotAllowed && self.reason != Some(Reason::Unauthenticated)
+    }
+
     pub fn new(kind: FailureKind, message: impl fmt::Display) -> Self {
         Self {
             kind,

@@ -26,6 +26,8 @@ mod plan_limit;
 mod program_call;
 mod secret_import;
 mod secret_metadata;
+#[cfg(test)]
+mod server_settings;
 mod service_status;
 mod set_up;
 mod small_file;

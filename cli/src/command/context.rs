@@ -25,7 +25,7 @@ pub enum ContextCommand {
     ///
     /// A context holds addresses and the paths of files, and never a key. It needs --vault and --injector, or --dir. Only flags are stored, and no environment variables.
     Add(AddContextArgs),
-    /// Make a context the present one, which commands use when they are told nothing else
+    /// Choose the context that commands use by default
     Use(UseContextArgs),
     /// List the contexts
     List(ListContextsArgs),
@@ -168,7 +168,6 @@ fn add(args: AddContextArgs, connect: ConnectArgs, path: &Path) -> Result<Report
     let context = connect
         .into_context(name.clone())
         .map_err(|error| Failure::new(FailureKind::File, format_args!("the working directory: {error}")))?;
-    let absent = absent_files(&context);
     let present = contexts::change(path, |contexts| {
         contexts.add(context.clone(), replace)?;
         if use_it {
@@ -176,8 +175,12 @@ fn add(args: AddContextArgs, connect: ConnectArgs, path: &Path) -> Result<Report
         }
         Ok(contexts.present() == Some(&name))
     })?;
-    let model = ContextModel { context, present };
-    let report = Report::new(output, &model, |model| {
+    added(output, &ContextModel { context, present })
+}
+
+/// Reports a context that was added, and warns of its files that do not exist.
+fn added(output: OutputArgs, model: &ContextModel) -> Result<Report, Failure> {
+    let report = Report::new(output, model, |model| {
         let ContextModel { context, present } = model;
         let present = if *present {
             ", and is the present context"
@@ -186,15 +189,18 @@ fn add(args: AddContextArgs, connect: ConnectArgs, path: &Path) -> Result<Report
         };
         format!("{} added{present}\n", context.name)
     })?;
-    let report = match present {
+    let report = match model.present {
         true => report,
         false => report.note(format!(
-            "`aerostack context use {name}` makes it the present context"
+            "`aerostack context use {}` makes it the present context",
+            model.context.name
         )),
     };
-    Ok(absent.into_iter().fold(report, |report, file| {
-        report.note(format!("warning: {} does not exist", file.display()))
-    }))
+    Ok(absent_files(&model.context)
+        .into_iter()
+        .fold(report, |report, file| {
+            report.note(format!("warning: {} does not exist", file.display()))
+        }))
 }
 
 /// Returns the flags of the services that a context would not name. With another source for one of them, a command would work

@@ -4,6 +4,7 @@
 mod directory;
 mod environment;
 mod metrics_url;
+mod remote;
 mod resolve;
 mod settings;
 #[cfg(test)]
@@ -11,7 +12,6 @@ mod tests;
 
 use std::{
     ffi::OsString,
-    io,
     net::SocketAddr,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
@@ -20,30 +20,25 @@ use std::{
 };
 
 use chassis::{
-    caller::Peer,
     channel::channel,
-    dial::without_brackets,
     jwt::{BearerToken, ClaimedIdentity},
     service_channel::ServiceChannel,
     tls::{self, Authorities, Identity, TlsError},
 };
-use http::{Uri, uri::Authority};
+use http::Uri;
 use proto::Principal;
 use rustls::ClientConfig;
-use rustls_pki_types::ServerName;
-use tokio::{io::AsyncReadExt as _, net::TcpStream, time};
-use tokio_rustls::{TlsConnector, client::TlsStream};
-use tonic::{Response, Status, Streaming};
 
-use self::resolve::{Resolved, WorkingDirectory};
+use self::resolve::{ResolvedSettings, UntrustedServices, WorkingDirectory};
 pub(crate) use self::{directory::settings_of_directory, resolve::has_present_context};
 pub use self::{
     environment::warn_of_unknown_variables,
+    remote::Remote,
     settings::{ConnectArgs, DEFAULT_DIR},
 };
 use crate::{
     contexts::ContextName,
-    failure::{self, Failure, FailureKind},
+    failure::{Failure, FailureKind},
 };
 
 #[derive(Debug)]
@@ -52,6 +47,7 @@ pub struct Connection {
     /// The context that the settings come from.
     context: Option<ContextName>,
     hides_directory: bool,
+    untrusted: UntrustedServices,
     timeout: Duration,
 }
 
@@ -69,17 +65,19 @@ impl Connection {
         Self::of(args.resolve(WorkingDirectory::Ignored, env)?)
     }
 
-    fn of(resolved: Resolved) -> Result<Self, Failure> {
-        let Resolved {
+    fn of(resolved: ResolvedSettings) -> Result<Self, Failure> {
+        let ResolvedSettings {
             settings,
             context,
             hides_directory,
+            untrusted,
         } = resolved;
         let timeout = parse_timeout(settings.timeout.as_deref())?;
         Ok(Self {
             settings,
             context,
             hides_directory,
+            untrusted,
             timeout,
         })
     }
@@ -104,12 +102,13 @@ impl Connection {
             token_file,
             ..
         } = &self.settings;
-        let address = self.address("the vault", "--vault", vault.as_deref(), "127.0.0.1:7150")?;
-        let token = TokenSetting {
-            flag: "--token-file",
-            file: token_file.as_deref(),
-        };
-        self.remote("the vault", address, vault_id.as_deref(), token)
+        self.service(&ServiceSettings {
+            flags: VAULT,
+            address: vault.as_deref(),
+            id: vault_id.as_deref(),
+            token_file: token_file.as_deref(),
+            is_untrusted: self.untrusted.vault,
+        })
     }
 
     pub fn injector(&self) -> Result<Remote, Failure> {
@@ -119,32 +118,25 @@ impl Connection {
             injector_token_file,
             ..
         } = &self.settings;
-        let address = self.address(
-            "the injector",
-            "--injector",
-            injector.as_deref(),
-            "127.0.0.1:7151",
-        )?;
-        let token = TokenSetting {
-            flag: "--injector-token-file",
-            file: injector_token_file.as_deref(),
-        };
-        self.remote("the injector", address, injector_id.as_deref(), token)
+        self.service(&ServiceSettings {
+            flags: INJECTOR,
+            address: injector.as_deref(),
+            id: injector_id.as_deref(),
+            token_file: injector_token_file.as_deref(),
+            is_untrusted: self.untrusted.injector,
+        })
     }
 
     /// Returns the address of a service. The default is for the services of this machine, and a context names others.
-    fn address<'a>(
-        &self,
-        service: &str,
-        flag: &str,
-        known: Option<&'a str>,
-        default: &'a str,
-    ) -> Result<&'a str, Failure> {
-        match (known, &self.context) {
+    fn address<'a>(&self, settings: &ServiceSettings<'a>) -> Result<&'a str, Failure> {
+        let ServiceFlags {
+            name, flag, default, ..
+        } = settings.flags;
+        match (settings.address, &self.context) {
             (Some(address), _) => Ok(address),
             (None, None) => Ok(default),
             (None, Some(context)) => {
-                let message = format!("the context {context} does not say where {service} is");
+                let message = format!("the context {context} does not say where {name} is");
                 Err(Failure::new(FailureKind::Configuration, message).hint(format!(
                     "give {flag}, or make the context again with {flag} and `aerostack context add {context} --replace`"
                 )))
@@ -221,19 +213,15 @@ impl Connection {
         self.timeout
     }
 
-    /// Returns a client of one service. Only the token of `token` is sent to it: whoever receives a token can use it.
-    fn remote(
-        &self,
-        service: &str,
-        address: &str,
-        id: Option<&str>,
-        token: TokenSetting<'_>,
-    ) -> Result<Remote, Failure> {
+    /// Returns a client of one service. The client sends only the token of this service, because whoever receives a token can use it.
+    fn service(&self, settings: &ServiceSettings<'_>) -> Result<Remote, Failure> {
+        let address = self.address(settings)?;
         let name = match &self.context {
-            Some(context) => format!("{service} (context {context})"),
-            None => service.to_owned(),
+            Some(context) => format!("{} (context {context})", settings.flags.name),
+            None => settings.flags.name.to_owned(),
         };
-        let tls = self.tls(id, token)?;
+        settings.check_token()?;
+        let tls = self.tls(settings)?;
         let wrong = |what: &dyn std::fmt::Display| {
             Failure::new(
                 FailureKind::Configuration,
@@ -249,7 +237,7 @@ impl Connection {
             name,
             address: address.to_owned(),
             tls,
-            channel: ServiceChannel::new(channel, token.file.map(Path::to_owned)),
+            channel: ServiceChannel::new(channel, settings.token_file.map(Path::to_owned)),
             timeout: self.timeout,
         })
     }
@@ -270,7 +258,7 @@ impl Connection {
         files.into_iter().flatten().map(PathBuf::as_path).find(is_exposed)
     }
 
-    fn tls(&self, id: Option<&str>, token: TokenSetting<'_>) -> Result<Arc<ClientConfig>, Failure> {
+    fn tls(&self, settings: &ServiceSettings<'_>) -> Result<Arc<ClientConfig>, Failure> {
         let ConnectArgs {
             ca,
             cert,
@@ -280,11 +268,8 @@ impl Connection {
             ..
         } = &self.settings;
         let has_token = token_file.is_some() || injector_token_file.is_some();
-        let (ca, identity) = match (ca, cert, key, token.file) {
-            (Some(ca), _, _, Some(file)) => {
-                token.check(file)?;
-                (ca, None)
-            }
+        let (ca, identity) = match (ca, cert, key, settings.token_file) {
+            (Some(ca), _, _, Some(_)) => (ca, None),
             (Some(ca), Some(cert), Some(key), None) => {
                 (ca, Some(Identity::load(cert, key).map_err(unusable)?))
             }
@@ -293,7 +278,7 @@ impl Connection {
             _ => return Err(self.not_configured()),
         };
         let authorities = Authorities::load(ca).map_err(unusable)?;
-        let tls = match id {
+        let tls = match settings.id {
             None => tls::grpc_client_by_host(identity, &authorities),
             Some(id) => {
                 let id = Principal::parse(id).map_err(|error| {
@@ -322,19 +307,64 @@ impl Connection {
     }
 }
 
-/// The token of a client for one service.
-#[derive(Clone, Copy)]
-struct TokenSetting<'c> {
+/// The name of a service, its flags, and its default address.
+#[derive(Debug, Clone, Copy)]
+struct ServiceFlags {
+    name: &'static str,
     flag: &'static str,
-    file: Option<&'c Path>,
+    default: &'static str,
+    token_flag: &'static str,
 }
 
-impl TokenSetting<'_> {
-    fn check(self, file: &Path) -> Result<(), Failure> {
-        let Self { flag, file: _ } = self;
+const VAULT: ServiceFlags = ServiceFlags {
+    name: "the vault",
+    flag: "--vault",
+    default: "127.0.0.1:7150",
+    token_flag: "--token-file",
+};
+
+const INJECTOR: ServiceFlags = ServiceFlags {
+    name: "the injector",
+    flag: "--injector",
+    default: "127.0.0.1:7151",
+    token_flag: "--injector-token-file",
+};
+
+/// The settings of one service.
+struct ServiceSettings<'c> {
+    flags: ServiceFlags,
+    address: Option<&'c str>,
+    id: Option<&'c str>,
+    token_file: Option<&'c Path>,
+    /// True when the address or the CA comes from the directory `.aerostack` of the working directory.
+    is_untrusted: bool,
+}
+
+impl ServiceSettings<'_> {
+    /// Checks that the service may get the token, and that the file of the token holds one.
+    fn check_token(&self) -> Result<(), Failure> {
+        let Some(file) = self.token_file else {
+            return Ok(());
+        };
+        let ServiceFlags {
+            name,
+            flag,
+            default: _,
+            token_flag,
+        } = self.flags;
+        if self.is_untrusted {
+            let message = format!(
+                "the token in {} is not sent to {name} that the directory {DEFAULT_DIR} names",
+                file.display()
+            );
+            return Err(Failure::new(FailureKind::Configuration, message).hint(format!(
+                "{DEFAULT_DIR} may come with a project of somebody else. To use its services with its certificate, give --dir \
+                 {DEFAULT_DIR}; to send them the token, give {token_flag} too; for another service give {flag} and --ca"
+            )));
+        }
         let read = BearerToken::read(file).map_err(|error| {
             Failure::new(FailureKind::Configuration, error).hint(format!(
-                "{flag} names a file with a token, such as `kubectl create token` prints"
+                "{token_flag} names a file with a token, such as `kubectl create token` prints"
             ))
         });
         read.map(drop)
@@ -359,102 +389,4 @@ fn parse_timeout(text: Option<&str>) -> Result<Duration, Failure> {
                 format_args!("--timeout {text:?}: a number of seconds up to 86400 is needed"),
             )
         })
-}
-
-/// A client of one service.
-#[derive(Debug, Clone)]
-pub struct Remote {
-    /// The service, with the context that names it.
-    name: String,
-    address: String,
-    tls: Arc<ClientConfig>,
-    /// Connects on first use.
-    pub channel: ServiceChannel,
-    timeout: Duration,
-}
-
-impl Remote {
-    pub fn address(&self) -> &str {
-        &self.address
-    }
-
-    /// Waits for an answer, at most for the timeout of the connection.
-    pub async fn answer<T>(
-        &self,
-        call: impl Future<Output = Result<Response<T>, Status>>,
-    ) -> Result<T, Failure> {
-        match time::timeout(self.timeout, call).await {
-            Ok(Ok(answer)) => Ok(answer.into_inner()),
-            Ok(Err(status)) => Err(self.failure_of(&status).await),
-            Err(_) => Err(self.timed_out()),
-        }
-    }
-
-    /// Waits for the next message of a stream, at most for the timeout of the connection.
-    pub async fn next_message<T>(&self, stream: &mut Streaming<T>) -> Result<Option<T>, Failure> {
-        match time::timeout(self.timeout, stream.message()).await {
-            Ok(Ok(message)) => Ok(message),
-            Ok(Err(status)) => Err(self.failure_of(&status).await),
-            Err(_) => Err(self.timed_out()),
-        }
-    }
-
-    /// Returns the failure for the status of a call.
-    pub async fn failure_of(&self, status: &Status) -> Failure {
-        let Self { name, address, .. } = self;
-        let Some(cause) = failure::transport_cause(status) else {
-            return Failure::of_status(name, status);
-        };
-        // In TLS 1.3 the client's handshake is complete before the server has checked the client's certificate, so the
-        // call fails only with a closed connection. A second handshake finds the alert that explains the refusal.
-        let alert = match time::timeout(self.timeout, self.handshake_error()).await {
-            Ok(error) => error.map(|error| error.to_string()),
-            Err(_) => None,
-        };
-        Failure::unreachable(name, address, &alert.unwrap_or(cause))
-    }
-
-    /// Connects again, and returns the error of the handshake or the alert that follows the handshake.
-    async fn handshake_error(&self) -> Option<io::Error> {
-        match self.handshake().await? {
-            Ok(mut stream) => stream
-                .read_u8()
-                .await
-                .err()
-                .filter(|error| error.kind() == io::ErrorKind::InvalidData),
-            Err(error) => Some(error),
-        }
-    }
-
-    /// Connects again, and returns the identity in the service's certificate, with the time at which the certificate expires.
-    pub(crate) async fn peer(&self) -> Option<Peer> {
-        let connected = time::timeout(self.timeout, self.handshake()).await;
-        let stream = connected.ok()??.ok()?;
-        let (_, tls) = stream.get_ref();
-        Some(Peer::of_verified(tls.peer_certificates()))
-    }
-
-    /// Opens a connection of its own. Returns `None` when the address does not answer.
-    async fn handshake(&self) -> Option<io::Result<TlsStream<TcpStream>>> {
-        let authority: Authority = self.address.parse().ok()?;
-        let host = without_brackets(authority.host()).to_owned();
-        let tcp = TcpStream::connect((host.as_str(), authority.port_u16()?))
-            .await
-            .ok()?;
-        let name = ServerName::try_from(host).ok()?;
-        Some(TlsConnector::from(self.tls.clone()).connect(name, tcp).await)
-    }
-
-    fn timed_out(&self) -> Failure {
-        let Self {
-            name,
-            address,
-            timeout,
-            ..
-        } = self;
-        let seconds = timeout.as_secs_f64();
-        let message = format!("{name} on {address} did not answer within {seconds} s");
-        Failure::new(FailureKind::Unavailable, message)
-            .hint("`aerostack status` asks each service; --timeout waits longer")
-    }
 }

@@ -20,62 +20,100 @@ pub(super) enum WorkingDirectory {
 
 /// The settings that a command uses, and the context that they come from.
 #[derive(Debug)]
-pub(super) struct Resolved {
+pub(super) struct ResolvedSettings {
     pub(super) settings: ConnectArgs,
     pub(super) context: Option<ContextName>,
     /// True when the context was used although the working directory has a directory of `aerostack dev`.
     pub(super) hides_directory: bool,
+    pub(super) untrusted: UntrustedServices,
+}
+
+/// The services whose address or CA comes from the directory `.aerostack` of the working directory. A project of somebody else may
+/// have brought the directory, so the client sends no token to these services.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct UntrustedServices {
+    pub(super) vault: bool,
+    pub(super) injector: bool,
+}
+
+impl UntrustedServices {
+    /// Returns the services of which `given`, which comes before the directory, does not name both the address and the CA.
+    fn beside(given: &ConnectArgs) -> Self {
+        let is_untrusted = |address: &Option<String>| address.is_none() || given.ca.is_none();
+        Self {
+            vault: is_untrusted(&given.vault),
+            injector: is_untrusted(&given.injector),
+        }
+    }
 }
 
 impl ConnectArgs {
-    /// Merges the flags with the other sources. A context or directory that a flag names comes next, and then the environment,
-    /// but for the services: the environment may name those of another installation. Without such a flag, the environment comes
-    /// next, and then one of these: the context of `AEROSTACK_CONTEXT` or the directory of `AEROSTACK_DIR`, the present context,
-    /// the directory `.aerostack`. None of them is read when it could only supply a timeout.
+    /// Merges the flags with the other sources.
+    ///
+    /// When a flag names a context or a directory, this source comes second. The environment comes third, without its addresses,
+    /// principals and probes of services, because these may belong to another installation.
+    ///
+    /// Without such a flag, the environment comes second. The third source is the first of these that exists: the context of
+    /// `AEROSTACK_CONTEXT` or the directory of `AEROSTACK_DIR`, the present context, the directory `.aerostack`. The third source is
+    /// not read when it could only supply a timeout.
     pub(super) fn resolve(
         &self,
         working_directory: WorkingDirectory,
         env: impl Fn(&str) -> Option<OsString>,
-    ) -> Result<Resolved, Failure> {
+    ) -> Result<ResolvedSettings, Failure> {
         let flags = self.clone();
         let environment = Self::environment(&env);
         match (&self.dir, &self.context) {
             (Some(_), Some(_)) => Err(two_sources("--dir", "--context")),
             (Some(dir), None) => {
                 let settings = flags.or(settings_of_directory(dir)?);
-                Ok(Resolved::of(settings.or(environment.without_services())))
+                Ok(ResolvedSettings::of(settings.or(environment.without_services())))
             }
             (None, Some(name)) => {
                 let (settings, name) = named_context(name, &env)?;
                 let settings = flags.or(settings).or(environment.without_services());
-                Ok(Resolved {
+                Ok(ResolvedSettings {
                     context: Some(name),
-                    ..Resolved::of(settings)
+                    ..ResolvedSettings::of(settings)
                 })
             }
             (None, None) => {
                 let given = flags.or(environment);
                 if given.is_complete() {
-                    return Ok(Resolved::of(given));
+                    return Ok(ResolvedSettings::of(given));
                 }
-                let default = default_source(working_directory, &env)?;
-                Ok(Resolved {
-                    settings: given.or(default.settings),
-                    ..default
-                })
+                match default_source(working_directory, &env)? {
+                    DefaultSource::Chosen(chosen) => Ok(ResolvedSettings {
+                        settings: given.or(chosen.settings),
+                        ..chosen
+                    }),
+                    DefaultSource::WorkingDirectory(settings) => Ok(ResolvedSettings {
+                        untrusted: UntrustedServices::beside(&given),
+                        ..ResolvedSettings::of(given.or(settings))
+                    }),
+                }
             }
         }
     }
 }
 
-impl Resolved {
+impl ResolvedSettings {
     fn of(settings: ConnectArgs) -> Self {
         Self {
             settings,
             context: None,
             hides_directory: false,
+            untrusted: UntrustedServices::default(),
         }
     }
+}
+
+/// The source of the settings when no flag names a context or a directory.
+enum DefaultSource {
+    /// The variables or the present context, which the user chose. Without these the settings are empty.
+    Chosen(ResolvedSettings),
+    /// The directory `.aerostack`, which exists.
+    WorkingDirectory(ConnectArgs),
 }
 
 fn named_context(
@@ -107,18 +145,21 @@ fn settings_of_context(context: Context) -> Result<ConnectArgs, Failure> {
 fn default_source(
     working_directory: WorkingDirectory,
     env: &impl Fn(&str) -> Option<OsString>,
-) -> Result<Resolved, Failure> {
+) -> Result<DefaultSource, Failure> {
     let variable = |name| env(name).filter(|set| !set.is_empty());
     match (variable("AEROSTACK_CONTEXT"), variable("AEROSTACK_DIR")) {
         (Some(_), Some(_)) => return Err(two_sources("AEROSTACK_CONTEXT", "AEROSTACK_DIR")),
         (Some(name), None) => {
             let (settings, name) = named_context(&name.to_string_lossy(), env)?;
-            return Ok(Resolved {
+            return Ok(DefaultSource::Chosen(ResolvedSettings {
                 context: Some(name),
-                ..Resolved::of(settings)
-            });
+                ..ResolvedSettings::of(settings)
+            }));
         }
-        (None, Some(dir)) => return Ok(Resolved::of(settings_of_directory(Path::new(&dir))?)),
+        (None, Some(dir)) => {
+            let settings = settings_of_directory(Path::new(&dir))?;
+            return Ok(DefaultSource::Chosen(ResolvedSettings::of(settings)));
+        }
         (None, None) => {}
     }
     let default_dir = Path::new(DEFAULT_DIR);
@@ -127,15 +168,17 @@ fn default_source(
     if let Some(context) = present_context(env)? {
         let name = context.name.clone();
         let is_same = context.dir.is_some() && context.dir == std::path::absolute(default_dir).ok();
-        return Ok(Resolved {
+        return Ok(DefaultSource::Chosen(ResolvedSettings {
             context: Some(name),
             hides_directory: has_directory && !is_same,
-            ..Resolved::of(settings_of_context(context)?)
-        });
+            ..ResolvedSettings::of(settings_of_context(context)?)
+        }));
     }
     match has_directory {
-        true => settings_of_directory(default_dir).map(Resolved::of),
-        false => Ok(Resolved::of(ConnectArgs::default())),
+        true => settings_of_directory(default_dir).map(DefaultSource::WorkingDirectory),
+        false => Ok(DefaultSource::Chosen(
+            ResolvedSettings::of(ConnectArgs::default()),
+        )),
     }
 }
 

@@ -13,7 +13,7 @@ pub(super) struct App {
     pub(super) services: Services,
     pub(super) sign_ins: SignIns,
     pub(super) site: Site,
-    pub(super) admission: Admission,
+    pub(super) sign_in_method: SignInMethod,
     pub(super) activity: Arc<Activity>,
     pub(super) live_streams: Arc<LiveStreams>,
     /// The upstream of `aerostack dev --demo`.
@@ -23,7 +23,7 @@ pub(super) struct App {
 }
 
 /// The way in which people sign in.
-pub(super) enum Admission {
+pub(super) enum SignInMethod {
     /// With a link, which the console prints for the person who started it.
     Link,
     /// With a client certificate that names one of these users.
@@ -38,9 +38,9 @@ pub(super) enum Admission {
 impl App {
     /// Returns true when people may try calls. The person who started the console reaches the data plane without it, too.
     pub(super) fn allows_calls(&self) -> bool {
-        match self.admission {
-            Admission::Link => true,
-            Admission::Certificate {
+        match self.sign_in_method {
+            SignInMethod::Link => true,
+            SignInMethod::Certificate {
                 users: _,
                 allows_calls,
             } => allows_calls,

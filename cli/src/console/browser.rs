@@ -14,7 +14,7 @@ use rustix::{
 };
 
 use super::{
-    app::{Admission, SharedApp},
+    app::{SharedApp, SignInMethod},
     error::ConsoleError,
     server::Console,
 };
@@ -43,7 +43,7 @@ impl Console {
 
 /// Prints the address or a link, and opens the link when `opens_browser` is set and a person is at the terminal.
 pub(super) fn invite(console: &Console, opens_browser: bool) -> Result<(), ConsoleError> {
-    if let Admission::Certificate { .. } = console.app.admission {
+    if let SignInMethod::Certificate { .. } = console.app.sign_in_method {
         say(&format!("{}\n", console.app.site.address()));
         return Ok(());
     }

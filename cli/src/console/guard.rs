@@ -16,7 +16,7 @@ use proto::Principal;
 use tokio::time;
 
 use super::{
-    app::{Admission, SharedApp, Site},
+    app::{SharedApp, SignInMethod, Site},
     cookie::{cookies, session_cookie},
     fields::{Fields, discard, read_form},
     guard_refusal::GuardRefusal,
@@ -147,10 +147,12 @@ fn check(app: &SharedApp, request: &mut Request) -> Result<HeaderMap, GuardRefus
         return Err(GuardRefusal::ForeignOrigin);
     }
     let mut cookie = HeaderMap::new();
-    let session = match &app.admission {
+    let session = match &app.sign_in_method {
         _ if is_public => None,
-        Admission::Link => Some(session_of(app, request.headers(), None).ok_or(GuardRefusal::NotSignedIn)?),
-        Admission::Certificate {
+        SignInMethod::Link => {
+            Some(session_of(app, request.headers(), None).ok_or(GuardRefusal::NotSignedIn)?)
+        }
+        SignInMethod::Certificate {
             users,
             allows_calls: _,
         } => {
@@ -347,4 +349,4 @@ pub(super) fn foreign_form() -> Response {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test that panics has failed")]
-mod tests;
+pub(super) mod tests;

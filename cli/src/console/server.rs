@@ -37,7 +37,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     activity::Activity,
-    app::{Admission, App, SharedApp, Site},
+    app::{App, SharedApp, SignInMethod, Site},
     error::ConsoleError,
     peer_user::foreign_user,
     router,
@@ -76,7 +76,14 @@ impl Console {
         demo_upstream: Option<SocketAddr>,
     ) -> Result<Self, ConsoleError> {
         let site = Site::on_loopback(listener.local_addr().map_err(ConsoleError::Listen)?);
-        Self::new(listener, connection, site, Admission::Link, None, demo_upstream)
+        Self::new(
+            listener,
+            connection,
+            site,
+            SignInMethod::Link,
+            None,
+            demo_upstream,
+        )
     }
 
     /// Makes a console for users with certificates.
@@ -95,8 +102,8 @@ impl Console {
         } = access;
         let port = listener.local_addr().map_err(ConsoleError::Listen)?.port();
         let site = Site::for_users(&hosts, port);
-        let admission = Admission::Certificate { users, allows_calls };
-        let console = Self::new(listener, connection, site, admission, Some(tls), None)?;
+        let sign_in_method = SignInMethod::Certificate { users, allows_calls };
+        let console = Self::new(listener, connection, site, sign_in_method, Some(tls), None)?;
         tokio::spawn(certificates.watch());
         // SIGHUP ends a console, so nothing but a change of a file makes the console read it again.
         let (_, never) = watch::channel(());
@@ -108,7 +115,7 @@ impl Console {
         listener: TcpListener,
         connection: Connection,
         site: Site,
-        admission: Admission,
+        sign_in_method: SignInMethod,
         tls: Option<ServerTls>,
         demo_upstream: Option<SocketAddr>,
     ) -> Result<Self, ConsoleError> {
@@ -117,7 +124,7 @@ impl Console {
             services: Services::of(connection).map_err(ConsoleError::Connection)?,
             sign_ins: SignIns::default(),
             site,
-            admission,
+            sign_in_method,
             activity: Arc::new(Activity::of(injector_metrics, vault_metrics)),
             live_streams: Arc::default(),
             demo_upstream,
@@ -134,42 +141,11 @@ impl Console {
         let sampler = tokio::spawn(async move { activity.run(sampler_stop).await });
         let router = router::router(app.clone());
         let connections = TaskTracker::new();
-        let stop = shutdown.clone();
         match tls {
-            None => {
-                let slots = Slots::new("console", MAX_CONNECTIONS, Eviction::OldestIdle);
-                listen::accept(listener, slots, shutdown, |stream, peer, slot| {
-                    let (router, stop) = (router.clone(), stop.clone());
-                    connections.spawn(async move {
-                        slot.started();
-                        if is_admitted(&stream, peer).await {
-                            serve_connection(stream, slot, None, router, stop).await;
-                        }
-                    });
-                })
-                .await;
-            }
+            None => serve_for_one_person(listener, shutdown, &router, &connections).await,
             Some(tls) => {
-                let pools = Arc::new(ConnectionPools::of(&app.admission));
-                listen::accept(
-                    listener,
-                    listen::handshake_slots(),
-                    shutdown,
-                    |stream, peer, handshake| {
-                        let secured = secure(tls.clone(), stream, peer, handshake, pools.clone());
-                        let (router, stop) = (router.clone(), stop.clone());
-                        connections.spawn(async move {
-                            let secured = stop.run_until_cancelled(secured).await.flatten();
-                            if let Some((stream, slot, user, trust)) = secured {
-                                tokio::select! {
-                                    () = serve_connection(stream, slot, Some(user), router, stop) => {}
-                                    () = trust.lost() => {}
-                                }
-                            }
-                        });
-                    },
-                )
-                .await;
+                let pools = Arc::new(ConnectionPools::of(&app.sign_in_method));
+                serve_for_users(listener, shutdown, &router, &connections, &tls, &pools).await;
             }
         }
         stopping.cancel();
@@ -179,6 +155,53 @@ impl Console {
         // A panic of the sampler ended only the samples.
         drop(sampler.await);
     }
+}
+
+/// Accepts connections of processes of the user who started the console, until `shutdown`.
+async fn serve_for_one_person(
+    listener: TcpListener,
+    shutdown: CancellationToken,
+    router: &Router,
+    connections: &TaskTracker,
+) {
+    let slots = Slots::new("console", MAX_CONNECTIONS, Eviction::OldestIdle);
+    let stop = shutdown.clone();
+    listen::accept(listener, slots, shutdown, |stream, peer, slot| {
+        let (router, stop) = (router.clone(), stop.clone());
+        connections.spawn(async move {
+            slot.started();
+            if is_admitted(&stream, peer).await {
+                serve_connection(stream, slot, None, router, stop).await;
+            }
+        });
+    })
+    .await;
+}
+
+/// Accepts connections of users with certificates, until `shutdown`.
+async fn serve_for_users(
+    listener: TcpListener,
+    shutdown: CancellationToken,
+    router: &Router,
+    connections: &TaskTracker,
+    tls: &ServerTls,
+    pools: &Arc<ConnectionPools>,
+) {
+    let (slots, stop) = (listen::handshake_slots(), shutdown.clone());
+    listen::accept(listener, slots, shutdown, |stream, peer, handshake| {
+        let secured = secure(tls.clone(), stream, peer, handshake, pools.clone());
+        let (router, stop) = (router.clone(), stop.clone());
+        connections.spawn(async move {
+            let secured = stop.run_until_cancelled(secured).await.flatten();
+            if let Some((stream, slot, user, trust)) = secured {
+                tokio::select! {
+                    () = serve_connection(stream, slot, Some(user), router, stop) => {}
+                    () = trust.lost() => {}
+                }
+            }
+        });
+    })
+    .await;
 }
 
 /// Completes the TLS handshake, and takes a connection slot. The connection keeps its handshake slot until then.
@@ -208,10 +231,10 @@ struct ConnectionPools {
 }
 
 impl ConnectionPools {
-    fn of(admission: &Admission) -> Self {
-        let users = match admission {
-            Admission::Link => Vec::new(),
-            Admission::Certificate {
+    fn of(sign_in_method: &SignInMethod) -> Self {
+        let users = match sign_in_method {
+            SignInMethod::Link => Vec::new(),
+            SignInMethod::Certificate {
                 users,
                 allows_calls: _,
             } => users.clone(),
@@ -331,7 +354,7 @@ mod tests {
     #[test]
     fn neither_a_user_nor_anybody_else_takes_all_connections_of_the_users() {
         let principal = |name: &str| Principal::parse(&format!("spiffe://test/{name}")).unwrap();
-        let pools = ConnectionPools::of(&Admission::Certificate {
+        let pools = ConnectionPools::of(&SignInMethod::Certificate {
             users: vec![principal("alice"), principal("carol")],
             allows_calls: false,
         });

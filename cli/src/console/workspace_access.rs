@@ -31,7 +31,7 @@ impl Services {
         }
         match self.workspace(workspace).await {
             Ok(workspace) => Ok(WorkspaceAccess::Admin(workspace)),
-            Err(failure) if failure.kind == FailureKind::NotAllowed => {
+            Err(failure) if failure.lacks_role() => {
                 let may_edit = self.may_edit_secrets(workspace).await?;
                 Ok(Self::without_administration(may_edit))
             }
@@ -59,9 +59,17 @@ impl Services {
             .vault
             .answer(self.secret_client().delete_secret(nameless))
             .await;
-        let may_edit = match answer.map_err(|failure| failure.kind) {
-            Err(FailureKind::NotAllowed) => false,
-            Ok(_) | Err(FailureKind::Usage | FailureKind::Refused | FailureKind::NotFound) => true,
+        let may_edit = match answer {
+            Err(failure) if failure.lacks_role() => false,
+            Ok(_) => true,
+            Err(failure)
+                if matches!(
+                    failure.kind,
+                    FailureKind::Usage | FailureKind::Refused | FailureKind::NotFound
+                ) =>
+            {
+                true
+            }
             // The page of the change says what is wrong.
             Err(_) => return Ok(true),
         };

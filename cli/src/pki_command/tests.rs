@@ -6,14 +6,14 @@ use clap::Parser;
 use super::*;
 
 #[derive(Parser)]
-struct Line {
+struct TestCli {
     #[command(subcommand)]
     command: PkiCommand,
 }
 
 fn parse(words: &[&str]) -> Result<PkiCommand, clap::Error> {
     let words = std::iter::once("pki").chain(words.iter().copied());
-    Line::try_parse_from(words).map(|line| line.command)
+    TestCli::try_parse_from(words).map(|line| line.command)
 }
 
 fn run(words: &[&str]) -> Result<Option<String>, PkiError> {

@@ -371,3 +371,19 @@ async fn a_change_in_between_is_not_overwritten() {
     let servers = services.json(&["workspace", "server", "list", "w"]).await;
     assert_eq!(servers["servers"][0]["url"], "https://api.github.com/v2");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_difference_that_the_question_has_shown_is_not_printed_again() {
+    let services = with_servers().await;
+    let document = export(&services, "w").await;
+    let (without_bot, _) = document.split_once("- name: bot").unwrap();
+    let url = "https://api.github.com/v3";
+    let changed = without_bot.replace("https://api.github.com\n  auth", &format!("{url}\n  auth"));
+    std::fs::write(services.home().join("w.yaml"), changed).unwrap();
+    let mut question = Terminal::run(&services, "aerostack apply -f w.yaml --prune");
+    question.read_until("[y/N] ");
+    let (code, printed) = question.answer("y");
+    assert_eq!(code, 0, "{printed}");
+    assert!(printed.contains("changes applied to"), "{printed}");
+    assert_eq!(printed.matches(url).count(), 1, "{printed}");
+}

@@ -24,6 +24,9 @@ use aerostack::pki::{ADMIN_ID, DevPki, INJECTOR_ID, VAULT_ID};
 
 use crate::{support::dev::Dev, vault, viewer};
 
+/// The subject of the tokens of [`Console::start_with_token`].
+pub(crate) const TOKEN_SUBJECT: &str = "system:serviceaccount:aerostack:admin";
+
 /// A pair of services, and a console that administers it. Both are killed when dropped.
 pub(crate) struct Console {
     pub(crate) child: Child,
@@ -80,6 +83,35 @@ impl Console {
         let dev = Dev::start(&home.path().join(".aerostack")).await;
         let address = vault::serve_with_passphrase(&dev).await.to_string();
         Self::of(home, dev, &["--vault", &address, "--vault-id", VAULT_ID])
+    }
+
+    /// Starts a console whose token in `token` identifies it to a vault that knows the issuer of `keys`.
+    pub(crate) async fn start_with_token(keys: &str, token: &str) -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let dev = Dev::start(&home.path().join(".aerostack")).await;
+        let [key_file, token_file] = ["keys.json", "token"].map(|name| home.path().join(name));
+        fs::write(&key_file, keys).unwrap();
+        fs::write(&token_file, token).unwrap();
+        let issuer = format!(
+            "https://issuer.example=vault,name=kubernetes,jwks={}",
+            key_file.display()
+        );
+        let settings = [("--jwt-issuer", issuer), ("--admin", TOKEN_SUBJECT.to_owned())];
+        let address = vault::serve(&dev, &settings).await.to_string();
+        let token_file = token_file.display().to_string();
+        let service = ["--vault", &address, "--vault-id", VAULT_ID];
+        Self::of(
+            home,
+            dev,
+            &[&service[..], &["--token-file", &token_file]].concat(),
+        )
+    }
+
+    /// Replaces the token of the console, as a renewal does.
+    pub(crate) fn replace_token(&self, token: &str) {
+        let new = self.home.path().join("token.new");
+        fs::write(&new, token).unwrap();
+        fs::rename(new, self.home.path().join("token")).unwrap();
     }
 
     /// Starts a vault with a root key of another one.

@@ -25,6 +25,7 @@ mod servers;
 mod services;
 mod sign_in;
 mod stalled;
+mod token_file;
 mod tokens;
 mod upstream;
 mod user_console;

@@ -189,44 +189,6 @@ async fn a_change_without_the_token_of_the_session_is_not_made() {
     assert!(!browser.get("/").await.has("forged"));
 }
 
-/// Returns the paths of all changes, as the router of the console has them.
-fn paths_of_changes() -> Vec<String> {
-    let router = include_str!("../../src/console/router.rs");
-    let routes = router.split(".route(").skip(1);
-    let changes = routes.filter(|route| route.contains("post("));
-    let paths = changes.map(|route| between(route, "\"", "\"").replace("{workspace}", "w"));
-    paths
-        .map(|path| match path.contains("/secrets/{name}") {
-            true => path.replace("{name}", "A"),
-            false => path.replace("{name}", "a"),
-        })
-        .collect()
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn no_path_of_the_console_changes_anything_without_the_token() {
-    let console = Console::start().await;
-    let mut browser = console.signed_in().await;
-    let paths = paths_of_changes();
-    assert!(
-        paths.len() > 15 && paths.contains(&"/w/w/secrets/A/delete".to_owned()),
-        "{paths:?}"
-    );
-    for path in paths {
-        let form = browser.post_exactly(&path, &[("csrf", "x")]).await.status;
-        let with_file = browser.upload(&path, &[("csrf", b"x")]).await.status;
-        let other_form = StatusCode::UNSUPPORTED_MEDIA_TYPE;
-        assert!(
-            [
-                (StatusCode::FORBIDDEN, other_form),
-                (other_form, StatusCode::FORBIDDEN)
-            ]
-            .contains(&(form, with_file)),
-            "{path}: {form} {with_file}"
-        );
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn every_answer_has_the_headers_that_confine_it() {
     let console = Console::start().await;

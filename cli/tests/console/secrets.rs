@@ -2,7 +2,7 @@
 
 use http::StatusCode;
 
-use crate::browser::{Browser, Console};
+use crate::browser::{Answer, Browser, Console, between};
 
 async fn with_workspace(console: &Console) -> Browser {
     let mut browser = console.signed_in().await;
@@ -144,42 +144,133 @@ async fn a_refused_replacement_does_not_undo_what_somebody_else_changed() {
         answer.text
     );
 
-    // A colleague binds the secret to another origin.
+    let form = browser.get(PATH).await;
+    let shown = |name: &str| between(&form.text, &format!("name=\"{name}\" value=\""), "\"");
+    let shown = [
+        ("shown_origins", shown("shown_origins")),
+        ("shown_labels", shown("shown_labels")),
+        ("shown_expiry", shown("shown_expiry")),
+    ];
+    // A colleague binds the secret to another origin, and labels it.
     let colleague = [
         ("version", "1"),
         ("value", "3"),
         ("origins", "https://colleague.example"),
+        ("labels", "team=theirs"),
     ];
     browser.change(PATH, &colleague).await;
+
+    // The person left the origins, and chose an expiry.
+    let left = [
+        ("version", "1"),
+        ("value", "2"),
+        ("origins", "https://a.example"),
+        ("labels", ""),
+        ("expiry", "90d"),
+        ("trim", "yes"),
+    ];
+    let answer = browser.post(PATH, &[&shown[..], &left].concat()).await;
+    assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY);
+    for text in [
+        "The secret was changed meanwhile",
+        // The next send has the new version together with the metadata of that version.
+        "name=\"version\" value=\"2\"",
+        "https://colleague.example</textarea>",
+        "team=theirs</textarea>",
+        "<option value=\"90d\" selected>",
+        "value=\"yes\" checked",
+    ] {
+        assert!(answer.has(text), "{text}: {}", answer.text);
+    }
+    assert!(!answer.has("would replace"), "{}", answer.text);
+
+    // The person changed what the colleague changed, too.
     let conflict = [
         ("version", "1"),
         ("value", "2"),
         ("origins", "https://mine.example"),
-        ("trim", "yes"),
     ];
     for outdated in [conflict.as_slice(), mistake.as_slice()] {
-        let answer = browser.post(PATH, outdated).await;
+        let answer = browser.post(PATH, &[&shown[..], outdated].concat()).await;
         assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY);
-        assert!(answer.has("The secret was changed meanwhile"), "{}", answer.text);
-        // The next send has the new version together with the metadata of that version.
-        assert!(answer.has("name=\"version\" value=\"2\""), "{}", answer.text);
-        assert!(
-            answer.has("https://colleague.example</textarea>"),
-            "{}",
-            answer.text
-        );
-        assert!(
-            !answer.has("https://mine.example") && !answer.has("no label</textarea>"),
-            "{}",
-            answer.text
-        );
+        for text in [
+            "The secret was changed meanwhile",
+            "name=\"version\" value=\"2\"",
+            "https://mine.example</textarea>",
+            "“Send only to” is <code>https://colleague.example</code> now, and your entry would replace this",
+        ] {
+            assert!(answer.has(text), "{text}: {}", answer.text);
+        }
     }
-    let answer = browser.post(PATH, &conflict).await;
-    assert!(
-        answer.has("value=\"yes\" checked"),
-        "the choice to trim is kept: {}",
-        answer.text
-    );
+}
+
+/// Asserts that a refused form asks for the value, and has the rest of what was entered.
+fn assert_kept(answer: &Answer) {
+    assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY, "{}", answer.text);
+    for text in [
+        "https://a.example</textarea>",
+        "team=x</textarea>",
+        "<option value=\"90d\" selected>",
+        "name=\"trim\" value=\"yes\" checked",
+        "Enter the value again",
+    ] {
+        assert!(answer.has(text), "{text}: {}", answer.text);
+    }
+    assert!(!answer.has("s3cret"), "{}", answer.text);
+    let value = between(&answer.text, " id=\"value\"", "</textarea>");
+    assert!(value.contains(" autofocus") && value.ends_with('>'), "{value}");
+    assert_eq!(answer.text.matches(" autofocus").count(), 1, "{}", answer.text);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_secret_keeps_everything_but_its_value() {
+    let console = Console::start().await;
+    let mut browser = console.signed_in().await;
+    browser
+        .change("/workspaces", &[("name", "w"), ("plan", "free")])
+        .await;
+    for number in 0..10 {
+        let name = format!("KEY_{number}");
+        browser
+            .post("/w/w/secrets", &[("name", &name), ("value", "x")])
+            .await
+            .leads_to();
+    }
+    let long = format!("s3cret{}", "x".repeat(64 * 1024));
+    for (name, value, message, is_at_field) in [
+        ("!!!", "s3cret", "A secret's name needs", true),
+        ("key_1", "s3cret", "KEY_1 exists already.", true),
+        ("MORE", long.as_str(), "value has 1 to", true),
+        ("MORE", "s3cret", "Change the plan", false),
+    ] {
+        let fields = [
+            ("name", name),
+            ("value", value),
+            ("origins", "https://a.example"),
+            ("labels", "team=x"),
+            ("expiry", "90d"),
+            ("trim", "yes"),
+        ];
+        let answer = browser.post("/w/w/secrets", &fields).await;
+        assert_kept(&answer);
+        assert!(answer.has(&format!("value=\"{name}\"")), "{}", answer.text);
+        assert_eq!(
+            answer.has("role=\"alert\""),
+            !is_at_field,
+            "{name}: {}",
+            answer.text
+        );
+        assert!(answer.has(message), "{message}: {}", answer.text);
+    }
+    let fields = [
+        ("version", "1"),
+        ("value", long.as_str()),
+        ("origins", "https://a.example"),
+        ("labels", "team=x"),
+        ("expiry", "90d"),
+        ("trim", "yes"),
+    ];
+    assert_kept(&browser.post("/w/w/secrets/KEY_1/replace", &fields).await);
 }
 
 #[tokio::test(flavor = "multi_thread")]

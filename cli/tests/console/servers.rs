@@ -174,7 +174,8 @@ async fn somebody_elses_change_is_told_and_not_overwritten() {
     let mut fields = bearer("api", "https://a.example", "A");
     fields.extend([("origins", "https://app.example"), ("scrub", "SCRUB_ALL")]);
     browser.change(FORM, &fields).await;
-    let shown = state(&browser.get("/w/w/servers/api/edit").await);
+    let shown_form = browser.get("/w/w/servers/api/edit").await;
+    let shown = state(&shown_form);
 
     // A colleague changes the URL in the meantime.
     let mut colleague = bearer("api", "https://b.example", "A");
@@ -186,25 +187,34 @@ async fn somebody_elses_change_is_told_and_not_overwritten() {
     ]);
     browser.change("/w/w/servers/api/edit", &colleague).await;
 
+    // The person left the URL, and entered a description and another protocol.
+    let encoded = between(&shown_form.text, "name=\"shown\" value=\"", "\"");
     let mut mine = colleague.clone();
     mine[1].1 = "https://a.example";
-    mine.push(("description", "mine"));
+    mine.extend([
+        ("shown", encoded),
+        ("description", "mine"),
+        ("protocol", "PROTOCOL_HTTP2"),
+    ]);
     let answer = browser.post("/w/w/servers/api/edit", &mine).await;
     assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY);
+    for text in [
+        "Somebody else changed the server meanwhile.",
+        "with your entries: description, version of HTTP.",
+        "value=\"https://b.example\"",
+        "value=\"mine\"",
+        "<option value=\"PROTOCOL_HTTP2\" selected>",
+    ] {
+        assert!(answer.has(text), "{text}: {}", answer.text);
+    }
+    // The person changed the URL, too.
+    let mut both = mine.clone();
+    both[1].1 = "https://c.example";
+    let other = browser.post("/w/w/servers/api/edit", &both).await;
     assert!(
-        answer.has("Somebody else changed the server meanwhile."),
+        other.has("value=\"https://c.example\"") && other.has("your entries would replace theirs: URL."),
         "{}",
-        answer.text
-    );
-    assert!(
-        answer.has("your entries differed in: URL, description"),
-        "{}",
-        answer.text
-    );
-    assert!(
-        answer.has("value=\"https://b.example\"") && !answer.has("value=\"mine\""),
-        "{}",
-        answer.text
+        other.text
     );
     // The next send belongs to the state that the form shows.
     assert_ne!(state(&answer), shown);
@@ -434,6 +444,19 @@ async fn rows_and_the_picture_need_no_script() {
     assert_eq!(forged.status, StatusCode::FORBIDDEN);
 }
 
+/// Asserts that the only error of a page stands at its field.
+fn assert_error_once(answer: &Answer, field: &str) {
+    let help = between(&answer.text, &format!("id=\"{field}-help\""), "</div>");
+    let message = between(help, "<p class=\"error\">", "</p>");
+    assert_eq!(
+        answer.text.matches(message).count(),
+        1,
+        "{field}: {}",
+        answer.text
+    );
+    assert!(!answer.has("role=\"alert\""), "{field}: {}", answer.text);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refused_server_is_shown_with_the_error_at_its_field() {
     let console = Console::start().await;
@@ -458,13 +481,20 @@ async fn a_refused_server_is_shown_with_the_error_at_its_field() {
     ] {
         let answer = browser.post(FORM, &fields).await;
         assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY, "{fields:?}");
-        assert!(
-            answer.has(&format!("<a href=\"#{field}\">")),
-            "{field}: {}",
-            answer.text
-        );
+        assert_error_once(&answer, field);
         let control = between(&answer.text, &format!(" id=\"{field}\""), ">");
-        assert!(control.contains("aria-invalid=\"true\""), "{field}: {control}");
+        assert!(
+            control.contains("aria-invalid=\"true\"") && control.contains(" autofocus"),
+            "{field}: {control}"
+        );
+        // Everything that was entered is kept.
+        for (name, value) in &fields {
+            let value = value
+                .replace('"', "&quot;")
+                .replace('<', "&lt;")
+                .replace('>', "&gt;");
+            assert!(answer.has(&value), "{name}: {}", answer.text);
+        }
         assert!(!answer.has("<script>"));
     }
     // A mistake in one of several places names the place and marks it.
@@ -651,7 +681,7 @@ async fn a_call_that_is_refused_or_malformed_is_explained() {
         let fields = [&[("method", "GET")], fields.as_slice()].concat();
         let answer = browser.post("/w/w/servers/api/call", &fields).await;
         assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY);
-        assert!(answer.has(&format!("href=\"#{field}\"")), "{}", answer.text);
+        assert_error_once(&answer, field);
     }
     // A call cannot name another server than that of its page.
     browser
@@ -834,9 +864,7 @@ async fn a_secret_that_is_bound_to_another_origin_is_refused_at_its_field() {
     browser.change("/w/w/secrets", &secret).await;
     let answer = browser.post(FORM, &bearer("api", "https://b.example", "A")).await;
     assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY);
-    assert!(
-        answer.has("href=\"#bearer\"") && answer.has("Send only to"),
-        "{}",
-        answer.text
-    );
+    assert_error_once(&answer, "bearer");
+    let help = between(&answer.text, "id=\"bearer-help\"", "</div>");
+    assert!(help.contains("Send only to"), "{help}");
 }

@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::{BufRead as _, BufReader},
+    os::unix::fs::symlink,
     path::PathBuf,
     process::{Child, Command, Stdio},
 };
@@ -183,4 +184,65 @@ async fn each_service_gets_its_own_token() {
     let (vault, injector) = scene.calls(&scene.injector_token()).await;
     assert_token(&vault, None);
     assert_token(&injector, Some(INJECTOR_TOKEN));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_token_goes_to_a_service_that_the_working_directory_names() {
+    let scene = Scene::start().await;
+    let project = scene.home.path().join("project");
+    fs::create_dir(&project).unwrap();
+    symlink(scene.home.path(), project.join(".aerostack")).unwrap();
+    let (vault, injector) = (&scene.vault.address, &scene.injector.address);
+    let ports = format!(r#"{{"vault": "{vault}", "injector": "{injector}"}}"#);
+    fs::write(scene.home.path().join("ports.json"), ports).unwrap();
+    let tokens = [
+        ("AEROSTACK_TOKEN_FILE", scene.path("vault-token")),
+        ("AEROSTACK_INJECTOR_TOKEN_FILE", scene.path("injector-token")),
+    ];
+    let trusted_ca = [("AEROSTACK_CA", scene.pki.ca.display().to_string())];
+    let in_project = |args: &[&str], variables: &[(&str, String)]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_aerostack"));
+        command
+            .current_dir(&project)
+            .env("XDG_CONFIG_HOME", &project)
+            .envs(variables.iter().cloned())
+            .args(args)
+            .stdin(Stdio::null());
+        run(command)
+    };
+    let [list, servers] = [&["workspace", "list"][..], &["workspace", "server", "list", "w"]];
+
+    let with_ca = [&tokens[..], &trusted_ca].concat();
+    for (args, variables) in [(list, &tokens[..]), (servers, &tokens[..]), (list, &with_ca[..])] {
+        let output = in_project(args, variables).await;
+        let message = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(78), "{message}");
+        assert!(message.contains("--dir .aerostack"), "{message}");
+    }
+    // A flag names the token, and the directory names the service.
+    let vault_token = scene.path("vault-token");
+    in_project(&[&["--token-file", vault_token.as_str()][..], list].concat(), &[]).await;
+    assert_eq!(
+        (scene.vault.take_calls().len(), scene.injector.take_calls().len()),
+        (0, 0)
+    );
+
+    // The user names the directory: its certificate identifies the client, unless a flag or a variable of the same rank names a token.
+    in_project(&[&["--dir", ".aerostack"][..], list].concat(), &tokens).await;
+    assert_token(&scene.vault.take_calls(), None);
+    let in_dir = [&tokens[..], &[("AEROSTACK_DIR", ".aerostack".to_owned())]].concat();
+    in_project(list, &in_dir).await;
+    let calls = scene.vault.take_calls();
+    assert!(!calls.is_empty());
+    assert_token(&calls, Some(VAULT_TOKEN));
+
+    // The environment names the service and its CA, and the directory the rest.
+    let own = [
+        ("AEROSTACK_VAULT", scene.vault.address.clone()),
+        ("AEROSTACK_VAULT_ID", VAULT_ID.to_owned()),
+    ];
+    in_project(list, &[&with_ca[..], &own].concat()).await;
+    let calls = scene.vault.take_calls();
+    assert!(!calls.is_empty());
+    assert_token(&calls, Some(VAULT_TOKEN));
 }

@@ -1,4 +1,4 @@
-//! A vault beside that of `aerostack dev`, whose root key comes from a passphrase.
+//! A vault beside that of `aerostack dev`, with settings of its own.
 
 use std::{fs, net::SocketAddr, os::unix::fs::PermissionsExt as _, path::Path};
 
@@ -9,8 +9,13 @@ use vault_service::{Listeners, config::Cli};
 
 use crate::support::dev::Dev;
 
-/// Serves the vault until the test ends, and returns its address.
+/// Serves a vault whose root key comes from a passphrase.
 pub(crate) async fn serve_with_passphrase(dev: &Dev) -> SocketAddr {
+    serve(dev, &[]).await
+}
+
+/// Serves a vault with additional settings until the test ends, and returns its address.
+pub(crate) async fn serve(dev: &Dev, more: &[(&'static str, String)]) -> SocketAddr {
     let pki = DevPki::ensure(&dev.dir).unwrap();
     let passphrase = dev.dir.join("passphrase");
     fs::write(&passphrase, "correct horse battery staple").unwrap();
@@ -26,7 +31,10 @@ pub(crate) async fn serve_with_passphrase(dev: &Dev) -> SocketAddr {
         ("--client-ca", path(&pki.ca)),
         ("--admin", ADMIN_ID.to_owned()),
     ];
-    let flags = settings.iter().flat_map(|(flag, value)| [*flag, value.as_str()]);
+    let flags = settings
+        .iter()
+        .chain(more)
+        .flat_map(|(flag, value)| [*flag, value.as_str()]);
     let cli = Cli::parse_from(std::iter::once("vault-service").chain(flags));
     let config = cli
         .settings

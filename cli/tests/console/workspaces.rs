@@ -41,7 +41,7 @@ async fn a_workspace_is_made_changed_and_deleted_by_forms() {
     let stale = browser.post("/w/prod/settings", &change).await;
     assert_eq!(stale.status, StatusCode::UNPROCESSABLE_ENTITY);
     assert!(
-        stale.has("open the page again and repeat the change"),
+        stale.has("It has the plan pro and keeps 2 versions of each secret now"),
         "{}",
         stale.text
     );
@@ -67,7 +67,14 @@ async fn a_workspace_that_is_refused_is_shown_with_the_error_at_its_field() {
             .post("/workspaces", &[("name", name), ("plan", "pro")])
             .await;
         assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY);
-        assert!(answer.has("aria-invalid=\"true\""), "{}", answer.text);
+        let name = between(&answer.text, " id=\"name\"", ">");
+        assert!(
+            name.contains("aria-invalid=\"true\"") && name.contains(" autofocus"),
+            "{}",
+            answer.text
+        );
+        assert!(!answer.has("role=\"alert\""), "{}", answer.text);
+        assert_eq!(answer.text.matches("class=\"error\"").count(), 1);
         assert!(
             answer.has("value=\"pro\" checked"),
             "the form keeps what was entered"
@@ -88,4 +95,48 @@ async fn a_workspace_that_does_not_exist_is_not_found() {
     ] {
         assert_eq!(browser.get(path).await.status, StatusCode::NOT_FOUND, "{path}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn settings_that_are_refused_keep_what_was_entered() {
+    let console = Console::start().await;
+    let mut browser = console.signed_in().await;
+    browser.change("/workspaces", &[("name", "w")]).await;
+    let form = browser.get("/w/w/settings").await;
+    let revision = between(&form.text, "name=\"revision\" value=\"", "\"").to_owned();
+    let mine = [
+        ("plan", "pro"),
+        ("kept_versions", "7"),
+        ("revision", revision.as_str()),
+    ];
+    // The vault keeps at most 100 versions.
+    let too_many = [
+        ("plan", "pro"),
+        ("kept_versions", "700"),
+        ("revision", revision.as_str()),
+    ];
+    let answer = browser.post("/w/w/settings", &too_many).await;
+    assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(
+        answer.has("value=\"700\"") && answer.has("value=\"pro\" checked"),
+        "{}",
+        answer.text
+    );
+    let colleague = [
+        ("plan", "starter"),
+        ("kept_versions", "4"),
+        ("revision", &revision),
+    ];
+    browser.change("/w/w/settings", &colleague).await;
+    let answer = browser.post("/w/w/settings", &mine).await;
+    assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY);
+    for text in [
+        "value=\"pro\" checked",
+        "value=\"7\"",
+        "It has the plan starter and keeps 4 versions of each secret now",
+    ] {
+        assert!(answer.has(text), "{text}: {}", answer.text);
+    }
+    let new_revision = between(&answer.text, "name=\"revision\" value=\"", "\"");
+    assert_ne!(new_revision, revision);
 }

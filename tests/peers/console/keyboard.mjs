@@ -49,11 +49,15 @@ async function seeAMistake(page) {
   await page.keyboard.type("A=B");
   await enter(page, "Value", "value-by-keyboard-3");
   await activate(page, "Add secret", "Enter", "button");
-  await page.getByRole("alert").waitFor();
-  // The message has the focus, and leads to the field.
-  await page.keyboard.press("Tab");
-  await page.keyboard.press("Enter");
-  assert.equal(await page.evaluate(() => document.activeElement.id || location.hash), "name");
+  await page.locator("#name[aria-invalid=true]").waitFor();
+  // The field for the value has the focus, and its description has the mistake in the name.
+  const { id, text } = await page.evaluate(() => {
+    const described = document.activeElement.getAttribute("aria-describedby").split(" ");
+    const text = described.map((name) => document.getElementById(name).textContent).join(" ");
+    return { id: document.activeElement.id, text };
+  });
+  assert.equal(id, "value");
+  assert.match(text, /Enter the value again.*name/s);
 }
 
 async function filter(page) {

@@ -57,7 +57,7 @@ async function makeMistakes(page) {
   await field(page, "Value").fill("value-of-a-mistake");
   await field(page, "Labels").fill("team=web");
   await click(page, "button", "Add secret");
-  await page.getByRole("alert").getByText("GITHUB_TOKEN exists already.").waitFor();
+  await page.locator("#name-help").getByText("GITHUB_TOKEN exists already.").waitFor();
   assert.equal(await field(page, "Name").inputValue(), "GitHub.Token");
   assert.equal(await field(page, "Labels").inputValue(), "team=web");
   assert.equal(await field(page, "Value").inputValue(), "");
@@ -102,7 +102,7 @@ async function changeSettings(page) {
 async function deleteWorkspace(page) {
   await field(page, "Name of the workspace").fill("sho");
   await click(page, "button", "Delete workspace");
-  await page.getByRole("alert").getByText("Type the name of the workspace").waitFor();
+  await page.locator("#confirm-help").getByText("Type the name of the workspace").waitFor();
   await field(page, "Name of the workspace").fill("shop");
   await click(page, "button", "Delete workspace");
   await shows(page, "was deleted, with its secrets and its keys");

@@ -49,7 +49,7 @@ await scenario(async (browser) => {
   await check("after a replacement");
   // A form with a mistake comes back without the value, and a reload may send it again, so the page must not keep it.
   await put(page, "/w/shop/secrets/new", "Add secret", "A=B");
-  await page.getByRole("alert").waitFor();
+  await page.locator("#name[aria-invalid=true]").waitFor();
   await check("after a mistake");
   await page.getByRole("link", { name: "Cancel" }).click();
   await page.goBack();

@@ -47,7 +47,7 @@ pub enum SecretCommand {
     Versions(ListVersionsArgs),
     /// Make the value of a kept version the current one, under a new version number, without showing the value
     Restore(RestoreVersionArgs),
-    /// Explain that nothing reads a value back
+    /// Explain why no command prints the value of a secret
     #[command(
         hide = true,
         after_help = "\

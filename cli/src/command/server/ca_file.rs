@@ -25,7 +25,7 @@ pub(super) fn read(file: OsString) -> Result<String, Failure> {
     };
     let pem = read.map_err(|error| Failure::file(path, &error))?;
     String::from_utf8(pem).map_err(|_| {
-        let message = format!("{}: it is no PEM text", path.display());
+        let message = format!("{}: the file is not PEM text", path.display());
         Failure::new(FailureKind::File, message)
     })
 }

@@ -108,8 +108,9 @@ pub(super) struct SpecArgs {
     /// `pkg.Service/Method` or `pkg.Service/*`
     #[arg(long, value_name = "METHOD,…", value_delimiter = ',')]
     grpc_methods: Option<Vec<String>>,
-    /// The paths whose JSON bodies and forms get secrets, as `/run` or `/tools/*`; empty for all paths
-    #[arg(long, value_name = "PATH,…", value_delimiter = ',')]
+    /// The paths whose JSON bodies and forms get secrets, as `/run` or `/tools/*`; empty for all paths. May be repeated. A comma ends a
+    /// path only before `/`, because a path may contain commas
+    #[arg(long, value_name = "PATH,…")]
     paths: Option<Vec<String>>,
     /// The version of HTTP that the injector speaks to the server
     #[arg(long, value_enum)]
@@ -282,7 +283,7 @@ impl SpecArgs {
                 "grpc_methods",
                 set(&mut server.grpc_methods, grpc_methods.map(non_empty)),
             ),
-            ("paths", set(&mut server.paths, paths.map(non_empty))),
+            ("paths", set(&mut server.paths, paths.map(split_paths))),
             (
                 "protocol",
                 set_enum(&mut server.protocol, protocol.map(api::Protocol::from)),
@@ -341,7 +342,45 @@ fn set_enum(field: &mut i32, given: Option<impl Into<i32>>) -> bool {
 }
 
 /// Returns the names in a list without empty ones, because `--secrets=` gives one empty name.
+/// Returns the paths of `--paths`. The part after a comma that does not begin with `/` belongs to the path before it.
+fn split_paths(list: Vec<String>) -> Vec<String> {
+    let mut paths: Vec<String> = Vec::new();
+    for text in list {
+        let mut parts = text.trim_end().trim_end_matches(',').split(',');
+        paths.extend(parts.next().map(str::to_owned));
+        for part in parts {
+            match paths.last_mut().filter(|_| !part.trim_start().starts_with('/')) {
+                Some(path) => {
+                    path.push(',');
+                    path.push_str(part);
+                }
+                None => paths.push(part.to_owned()),
+            }
+        }
+    }
+    non_empty(paths)
+}
+
 fn non_empty(list: Vec<String>) -> Vec<String> {
     let names = list.into_iter().map(|name| name.trim().to_owned());
     names.filter(|name| !name.is_empty()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::split_paths;
+
+    #[test]
+    fn a_path_may_contain_commas() {
+        for (given, paths) in [
+            (&["/run,/tools/*"][..], &["/run", "/tools/*"][..]),
+            (&["/run, /tools/*,"], &["/run", "/tools/*"]),
+            (&["/a,b", "/c"], &["/a,b", "/c"]),
+            (&["/a,b,/c,d"], &["/a,b", "/c,d"]),
+            (&[""], &[]),
+        ] {
+            let list = given.iter().map(ToString::to_string).collect();
+            assert_eq!(split_paths(list), paths, "{given:?}");
+        }
+    }
 }

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Returns a console without services, and the directory of its certificates.
-async fn console() -> (SharedApp, TempDir) {
+pub(in crate::console) async fn console() -> (SharedApp, TempDir) {
     let home = tempfile::tempdir().unwrap();
     DevPki::ensure(home.path()).unwrap();
     let args = ConnectArgs {

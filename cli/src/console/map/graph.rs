@@ -1,4 +1,4 @@
-//! The secrets and the servers of a workspace, and the lines between them.
+//! The secrets and the servers of a workspace, and the edges between them.
 
 use std::collections::BTreeMap;
 
@@ -33,7 +33,7 @@ pub(crate) struct ServerNode {
 
 /// A secret that a server gets. `secret` and `server` are indices into the lists of the graph.
 #[derive(Debug)]
-pub(crate) struct Line {
+pub(crate) struct Edge {
     pub(crate) secret: usize,
     pub(crate) server: usize,
     pub(crate) is_required: bool,
@@ -44,7 +44,7 @@ pub(crate) struct Line {
 pub(crate) struct Graph {
     pub(crate) secrets: Vec<SecretNode>,
     pub(crate) servers: Vec<ServerNode>,
-    pub(crate) lines: Vec<Line>,
+    pub(crate) edges: Vec<Edge>,
 }
 
 impl Graph {
@@ -62,7 +62,7 @@ impl Graph {
             .enumerate()
             .map(|(index, secret)| (secret.name.as_str(), index))
             .collect();
-        let mut lines = Vec::new();
+        let mut edges = Vec::new();
         for (server_index, server) in servers.iter().enumerate() {
             for (name, is_required) in needs(server) {
                 let index = *by_name.entry(name).or_insert_with(|| {
@@ -77,7 +77,7 @@ impl Graph {
                     Some(Ok(explained)) => outcome.with_value(name, explained),
                     Some(Err(_)) | None => outcome,
                 };
-                lines.push(Line {
+                edges.push(Edge {
                     secret: index,
                     server: server_index,
                     is_required,
@@ -91,19 +91,19 @@ impl Graph {
                 .iter()
                 .map(|server| server_of(server, workspace_uid))
                 .collect(),
-            lines,
+            edges,
         }
     }
 
     /// Returns the secrets that no server gets.
     pub(crate) fn unused_secrets(&self) -> Vec<&SecretNode> {
-        let used = marked(self.secrets.len(), self.lines.iter().map(|line| line.secret));
+        let used = marked(self.secrets.len(), self.edges.iter().map(|edge| edge.secret));
         unmarked(&self.secrets, &used)
     }
 
     /// Returns the servers that get no secret.
     pub(crate) fn servers_without_secrets(&self) -> Vec<&ServerNode> {
-        let used = marked(self.servers.len(), self.lines.iter().map(|line| line.server));
+        let used = marked(self.servers.len(), self.edges.iter().map(|edge| edge.server));
         unmarked(&self.servers, &used)
     }
 }
@@ -202,8 +202,8 @@ mod tests {
             server("c", &[], &[]),
         ];
         let graph = Graph::of(None, &[secret("ONE"), secret("SPARE")], &servers, &[]);
-        let lines: Vec<_> = graph
-            .lines
+        let edges: Vec<_> = graph
+            .edges
             .iter()
             .map(|line| {
                 let secret = graph.secrets.get(line.secret).map_or("", |secret| &secret.name);
@@ -212,7 +212,7 @@ mod tests {
             })
             .collect();
         assert_eq!(
-            lines,
+            edges,
             [
                 ("GONE", "a", true, Outcome::Refused(Refusal::Missing)),
                 ("ONE", "a", false, Outcome::Sent),
@@ -241,11 +241,11 @@ mod tests {
         assert!(graph.unused_secrets().is_empty());
         assert!(
             graph
-                .lines
+                .edges
                 .iter()
-                .all(|line| line.is_required && line.outcome == Outcome::Sent)
+                .all(|edge| edge.is_required && edge.outcome == Outcome::Sent)
         );
-        assert_eq!(graph.lines.len(), 1);
+        assert_eq!(graph.edges.len(), 1);
     }
 
     #[test]

@@ -5,7 +5,7 @@ mod layout;
 mod reach;
 
 pub(super) use self::{
-    graph::{Graph, Line, SecretNode, SecretState, ServerNode},
+    graph::{Edge, Graph, SecretNode, SecretState, ServerNode},
     layout::{Layout, ROW},
     reach::{Outcome, Refusal},
 };

@@ -13,10 +13,11 @@ use crate::{
         guard::PageRequest,
         session_memory::{BackupState, MadeBackup},
         view::{
-            FormError, Section, count, error_summary, field, grouped, hidden, icon, invalid, prose, sentence,
+            FormError, Section, count, error_summary, field, grouped, has_error, hidden, icon, invalid,
+            prose, sentence,
         },
     },
-    failure::{Failure, FailureKind},
+    failure::Failure,
 };
 
 pub(in crate::console) async fn show(visit: PageRequest) -> Response {
@@ -34,21 +35,29 @@ pub(super) async fn page(visit: &PageRequest, error: Option<FormError>) -> Respo
     // Whoever may see the keys may make and restore backups.
     let (status, workspaces) = tokio::join!(services.key_status(), services.workspaces());
     let body = match (status, workspaces) {
-        (Err(failure), _) if failure.kind == FailureKind::NotAllowed => {
+        (Err(failure), _) if failure.lacks_role() => {
             let error = not_allowed(failure);
-            let body = html! { (head()) (error_summary(Some(&error))) (contents()) };
+            let body = html! { (head()) (error_summary(Some(&error), &[])) (contents()) };
             return render_form(visit, "Backup", Section::Backup, Some(&error), &body);
         }
         (Err(failure), _) | (_, Err(failure)) => return failure_page(visit, Section::Backup, failure),
         (Ok(status), Ok(workspaces)) => html! {
             (head())
-            (error_summary(error.as_ref()))
+            (error_summary(error.as_ref(), shown_fields(workspaces.len(), status.sealed)))
             @if status.sealed { (locked()) }
             (new_backup(visit, &status))
             (restore(visit, workspaces.len(), status.sealed, error.as_ref()))
         },
     };
     render_form(visit, "Backup", Section::Backup, error.as_ref(), &body)
+}
+
+/// Returns the fields of the form for a restore, which only an empty vault that is not locked has.
+fn shown_fields(workspaces: usize, is_locked: bool) -> &'static [&'static str] {
+    match workspaces == 0 && !is_locked {
+        true => &["file"],
+        false => &[],
+    }
 }
 
 fn not_allowed(failure: Failure) -> FormError {
@@ -170,7 +179,7 @@ fn restore(visit: &PageRequest, workspaces: usize, is_locked: bool, error: Optio
 fn restore_form(csrf: &str, error: Option<&FormError>) -> Markup {
     let help = html! { "The file is sent to the vault while it is read, whatever its size." };
     let control = html! {
-        input #file name="file" type="file" required aria-describedby="file-help" aria-invalid=[invalid("file", error)];
+        input #file name="file" type="file" required aria-describedby="file-help" aria-invalid=[invalid("file", error)] autofocus[has_error("file", error)];
     };
     html! {
         form.stack method="post" action="/backup/restore" enctype="multipart/form-data" {

@@ -113,7 +113,7 @@ pub(super) fn failure_page(visit: &PageRequest, section: Section, failure: Failu
     };
     let body = html! {
         h1 { (title) }
-        (error_summary(Some(&error)))
+        (error_summary(Some(&error), &[]))
         @if retries { p.quiet { "This page tries again every few seconds." } }
     };
     (error.status, page(frame(visit), &head, &body)).into_response()

@@ -146,6 +146,8 @@ mod tests {
         ImportPlan::of(file, Vec::new(), Edits::default())
     }
 
+    const TEN_MINUTES: Duration = Duration::from_secs(600);
+
     #[tokio::test(start_paused = true)]
     async fn values_are_forgotten_after_ten_minutes_and_at_sign_out() {
         let sign_ins = SignIns::default();
@@ -156,16 +158,16 @@ mod tests {
         let workspace = WorkspaceName::parse("w").unwrap();
         let waits = || session.memory.waiting("w", |_| ()).is_some();
         wait_for_confirmation(&session, &workspace, plan());
-        time::sleep(KEPT - Duration::from_secs(1)).await;
+        time::sleep(TEN_MINUTES - Duration::from_secs(1)).await;
         assert!(waits());
         time::sleep(Duration::from_secs(2)).await;
         assert!(!waits());
 
         // The time of the first text does not end that of the second one.
         wait_for_confirmation(&session, &workspace, plan());
-        time::sleep(KEPT / 2).await;
+        time::sleep(TEN_MINUTES / 2).await;
         wait_for_confirmation(&session, &workspace, plan());
-        time::sleep(KEPT / 2 + Duration::from_secs(1)).await;
+        time::sleep(TEN_MINUTES / 2 + Duration::from_secs(1)).await;
         assert!(waits());
         sign_ins.sign_out(&session);
         assert!(!waits());

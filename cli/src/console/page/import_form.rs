@@ -6,7 +6,8 @@ use crate::{
     console::{
         fields::Fields,
         view::{
-            FormError, Submit, cell, count, error_summary, field, hidden, invalid, prose, sentence, submit,
+            FormError, Submit, cell, count, error_summary_without_focus, field, hidden, invalid, prose,
+            sentence, submit,
         },
     },
     value::import::{FileFault, Format},
@@ -53,7 +54,7 @@ pub(super) fn form(
 ) -> Markup {
     let list = format!("/w/{workspace}/secrets");
     html! {
-        (error_summary(error))
+        (error_summary_without_focus(error, &["text"]))
         (faults)
         form.stack.wide method="post" action={ (list) "/import" } enctype="multipart/form-data" autocomplete="off" data-holds-value {
             (hidden(csrf))
@@ -74,7 +75,7 @@ fn text_field(entered: &ImportFields, error: Option<&FormError>) -> Markup {
     let control = html! {
         textarea #text.mono.value name="text" rows="10" autocomplete="off" autocapitalize="none" autocorrect="off"
             spellcheck="false" data-lpignore="true" data-bwignore aria-describedby="text-help"
-            aria-invalid=[invalid("text", error)] autofocus[error.is_none()] {}
+            aria-invalid=[invalid("text", error)] autofocus {}
     };
     html! {
         div.value-field {

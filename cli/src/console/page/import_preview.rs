@@ -162,7 +162,7 @@ fn forgotten(visit: &PageRequest, workspace: &str) -> Response {
     let body = html! {
         (secret_breadcrumb(workspace, None))
         h1 { "The text is no longer there" }
-        (error_summary(Some(&error)))
+        (error_summary(Some(&error), &[]))
         p.quiet { "The list of secrets shows what is stored." }
     };
     render_form(visit, "Preview", Section::Workspaces, Some(&error), &body)
@@ -190,7 +190,7 @@ fn preview(
                 }
             }
         }
-        (error_summary(error))
+        (error_summary(error, &["origins", "expiry", "labels"]))
         @if let Some(excess) = plan.excess(room) {
             div.notice.warn {
                 (icon("warning"))

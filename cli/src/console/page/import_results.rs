@@ -91,7 +91,7 @@ fn progress(workspace: &str, number: u64, state: &ImportState) -> Markup {
     }
 }
 
-/// Says where the page of an import goes on whose state the session no longer keeps.
+/// The page of an import whose state the session no longer keeps.
 fn forgotten(workspace: &str) -> Markup {
     html! {
         h1 { "The state of this import is no longer known" }

@@ -117,7 +117,7 @@ fn page(
     let body = html! {
         (breadcrumb(&[("Keys", "/keys")]))
         h1 { (heading) }
-        (error_summary(error))
+        (error_summary(error, &[]))
         div.prose { (text) }
         form.stack method="post" action=(action) {
             (hidden(visit.session.csrf.reveal()))

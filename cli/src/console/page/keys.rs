@@ -17,7 +17,7 @@ use crate::{
         services::Services,
         view::{FormError, Section, error_summary, icon},
     },
-    failure::{Failure, FailureKind},
+    failure::Failure,
 };
 
 /// Number of workspaces on one page. The vault reads all records of a workspace to count those under each key.
@@ -29,7 +29,7 @@ pub(in crate::console) async fn show(QueryFields(query): QueryFields, visit: Pag
     let services = &visit.app.services;
     let status = match services.key_status().await {
         Ok(status) => status,
-        Err(failure) if failure.kind == FailureKind::NotAllowed => return not_allowed(&visit, failure),
+        Err(failure) if failure.lacks_role() => return not_allowed(&visit, failure),
         Err(failure) => return failure_page(&visit, Section::Keys, failure),
     };
     let workspaces = match services.workspaces().await {
@@ -102,7 +102,7 @@ fn not_allowed(visit: &PageRequest, failure: Failure) -> Response {
     );
     let body = html! {
         (head())
-        (error_summary(Some(&error)))
+        (error_summary(Some(&error), &[]))
         (levels_without_keys())
     };
     (StatusCode::FORBIDDEN, render(visit, "Keys", Section::Keys, &body)).into_response()

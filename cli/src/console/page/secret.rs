@@ -62,7 +62,7 @@ pub(super) async fn page(
             }
         }
         (looking_only(&access))
-        (error_summary(error.as_ref()))
+        (error_summary(error.as_ref(), &[]))
         (metadata(workspace, &secret, &servers, may_edit))
         h2 { "Versions" }
         @if may_edit {

@@ -67,7 +67,7 @@ async fn page(
     let body = html! {
         (secret_breadcrumb(workspace, Some(name.as_str())))
         h1 { "Delete " span.mono { (name) } "?" }
-        (error_summary(error.as_ref()))
+        (error_summary(error.as_ref(), &[]))
         p { "The secret is deleted with all its versions. Nothing can bring it back but a backup." }
         (consequences(workspace, &servers))
         form.stack method="post" action={ (path) "/delete" } {

@@ -9,7 +9,10 @@ use proto::{OriginPattern, vault::v1::Secret};
 use crate::{
     console::{
         fields::{Fields, items},
-        view::{FormError, Submit, day_of, error_summary, field, hidden, invalid, now, submit},
+        view::{
+            FormError, Submit, day_of, error_summary_without_focus, field, has_error, hidden, invalid, now,
+            submit,
+        },
     },
     secret_metadata::{label, time_at, time_in},
 };
@@ -25,10 +28,11 @@ const DURATIONS: [(&str, &str); 4] = [
 /// The secret that a form is for.
 pub(super) enum FormFor {
     NewSecret,
-    /// A new value for a secret, whose present version is `version`.
+    /// A new value for a secret, whose present version is `version` and has the metadata `shown`.
     Replacement {
         name: String,
         version: u64,
+        shown: SecretFields,
     },
 }
 
@@ -75,6 +79,47 @@ impl SecretFields {
             present_expiry,
             trims: false,
         }
+    }
+
+    /// Returns the metadata that a replacement form was made with, from its hidden fields.
+    pub(super) fn of_shown(fields: &Fields) -> Self {
+        let text = |name| fields.text(name).to_owned();
+        Self {
+            name: String::new(),
+            origins: text("shown_origins"),
+            labels: text("shown_labels"),
+            expiry: text("shown_expiry"),
+            date: String::new(),
+            present_expiry: None,
+            trims: false,
+        }
+    }
+
+    /// Takes the metadata of the secret's `present` version where the person left those of the version that was `shown`. Returns the
+    /// names of the fields that the person and somebody else both changed, each with its present content.
+    pub(super) fn merge(&mut self, shown: &Self, present: &Secret) -> Vec<(&'static str, String)> {
+        let present = Self::of_present(present);
+        self.present_expiry = present.present_expiry;
+        let is_same = |one: &str, other: &str| items(one) == items(other);
+        let mut conflicts = Vec::new();
+        for (label, entered, shown, present) in [
+            ("Send only to", &mut self.origins, &shown.origins, present.origins),
+            ("Labels", &mut self.labels, &shown.labels, present.labels),
+        ] {
+            if is_same(entered, shown) {
+                *entered = present;
+            } else if !is_same(shown, &present) && !is_same(entered, &present) {
+                conflicts.push((label, items(&present).join(", ")));
+            }
+        }
+        let is_left = self.date.is_empty() && is_same_expiry(&self.expiry, &shown.expiry);
+        if is_left {
+            self.expiry = present.expiry;
+        } else if !is_same_expiry(&shown.expiry, &present.expiry) {
+            let day = present.present_expiry.map_or_else(|| "never".to_owned(), day_of);
+            conflicts.push(("Expires", day));
+        }
+        conflicts
     }
 
     /// Keeps the present expiry among the choices when the form is shown again.
@@ -131,6 +176,12 @@ impl SecretFields {
     }
 }
 
+/// Compares two choices. A secret without an expiry has none, and the form sends `never`.
+fn is_same_expiry(one: &str, other: &str) -> bool {
+    let choice = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty() && text != "never");
+    choice(one) == choice(other)
+}
+
 fn rfc3339(seconds: i64) -> String {
     Timestamp { seconds, nanos: 0 }.to_string()
 }
@@ -148,18 +199,27 @@ pub(super) fn form(
             let list = format!("/w/{workspace}/secrets");
             (list.clone(), list, "Add secret")
         }
-        FormFor::Replacement { name, version: _ } => {
+        FormFor::Replacement { name, .. } => {
             let secret = format!("/w/{workspace}/secrets/{name}");
             (format!("{secret}/replace"), secret, "Replace value")
         }
     };
+    let fields: &[_] = match what {
+        FormFor::NewSecret => &["name", "value", "origins", "expiry", "labels"],
+        FormFor::Replacement { .. } => &["value", "origins", "expiry", "labels"],
+    };
     html! {
-        (error_summary(error))
+        (error_summary_without_focus(error, fields))
         form.stack method="post" action=(action) data-holds-value {
             (hidden(csrf))
             @match what {
                 FormFor::NewSecret => (name_field(workspace, entered, error)),
-                FormFor::Replacement { name: _, version } => input type="hidden" name="version" value=(version);
+                FormFor::Replacement { name: _, version, shown } => {
+                    input type="hidden" name="version" value=(version);
+                    input type="hidden" name="shown_origins" value=(shown.origins);
+                    input type="hidden" name="shown_labels" value=(shown.labels);
+                    input type="hidden" name="shown_expiry" value=(shown.expiry);
+                }
             }
             (value_field(entered, what, error))
             (metadata_fields(entered, error))
@@ -192,18 +252,23 @@ fn name_field(workspace: &str, entered: &SecretFields, error: Option<&FormError>
 }
 
 /// Returns the field for the value. It is masked by the style sheet, also without JavaScript, and the spelling checker, which
-/// may send texts to a service of the browser's vendor, is off.
+/// may send texts to a service of the browser's vendor, is off. After every error the field is empty and gets the focus, with the
+/// error of another field in its description.
 fn value_field(entered: &SecretFields, what: &FormFor, error: Option<&FormError>) -> Markup {
+    let description = match error.and_then(FormError::field) {
+        Some(field) if field != "value" => format!("value-help {field}-help"),
+        Some(_) | None => "value-help".to_owned(),
+    };
     let help = html! {
+        @if error.is_some() { p.error { "Enter the value again: the console did not keep it." } }
         "Text of at most 64 KiB. One final line break is removed, and line breaks are stored as LF: put a binary value with "
         code { "aerostack workspace secret set" } ". Nobody can read the value back, and this page never shows it again."
-        @if error.is_some() { " Enter it again: it was not kept." }
     };
     let control = html! {
         textarea #value.mono.value name="value" rows="3" required autocomplete="off" autocapitalize="none"
             autocorrect="off" spellcheck="false" data-lpignore="true" data-bwignore
-            aria-describedby="value-help" aria-invalid=[invalid("value", error)]
-            autofocus[matches!(what, FormFor::Replacement { .. }) && error.is_none()] {}
+            aria-describedby=(description) aria-invalid=[invalid("value", error)]
+            autofocus[matches!(what, FormFor::Replacement { .. }) || error.is_some()] {}
     };
     html! {
         div.value-field {
@@ -228,7 +293,7 @@ fn origins_field(entered: &SecretFields, error: Option<&FormError>) -> Markup {
     let control = html! {
         textarea #origins.mono name="origins" rows="2" data-origins placeholder="https://api.github.com" autocomplete="off"
             autocapitalize="none" spellcheck="false" aria-describedby="origins-help"
-            aria-invalid=[invalid("origins", error)] { (entered.origins) }
+            aria-invalid=[invalid("origins", error)] autofocus[has_error("origins", error)] { (entered.origins) }
     };
     field("origins", "Send only to", &help, error, &control)
 }
@@ -240,7 +305,7 @@ fn expiry_field(entered: &SecretFields, error: Option<&FormError>) -> Markup {
     };
     let control = html! {
         div.together {
-            select #expiry name="expiry" aria-describedby="expiry-help" aria-invalid=[invalid("expiry", error)] {
+            select #expiry name="expiry" aria-describedby="expiry-help" aria-invalid=[invalid("expiry", error)] autofocus[has_error("expiry", error)] {
                 option value="never" selected[is("never")] { "never" }
                 @if let Some(seconds) = entered.present_expiry {
                     option value=(rfc3339(seconds)) selected[is(&rfc3339(seconds))] { "on " (day_of(seconds)) ", as now" }
@@ -258,7 +323,7 @@ fn labels_field(entered: &SecretFields, error: Option<&FormError>) -> Markup {
     let help = html! { "To sort secrets by, such as " code { "team=payments" } ". One per line. Labels are not encrypted." };
     let control = html! {
         textarea #labels.mono name="labels" rows="2" autocomplete="off" autocapitalize="none" spellcheck="false"
-            aria-describedby="labels-help" aria-invalid=[invalid("labels", error)] { (entered.labels) }
+            aria-describedby="labels-help" aria-invalid=[invalid("labels", error)] autofocus[has_error("labels", error)] { (entered.labels) }
     };
     field("labels", "Labels", &help, error, &control)
 }

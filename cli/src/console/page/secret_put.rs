@@ -79,6 +79,7 @@ pub(in crate::console) async fn replace(
     let value = fields.take_value("value");
     let entered = SecretFields::of(&fields);
     let workspace = workspace.as_str();
+    let shown = SecretFields::of_shown(&fields);
     let version = fields.number("version");
     match put(&visit, workspace, name.as_str(), &entered, value, version).await {
         Ok(answer) => {
@@ -86,19 +87,20 @@ pub(in crate::console) async fn replace(
             see_other(&path)
         }
         Err(error) => match visit.app.services.secret(workspace, &name).await {
-            Ok(secret) => refused_replacement(&visit, &secret, entered, version, error),
+            Ok(secret) => refused_replacement(&visit, &secret, entered, &shown, version, error),
             Err(failure) => failure_page(&visit, Section::Workspaces, failure),
         },
     }
 }
 
 /// Shows the form again after an error. The form always replaces the present version. When this is no longer the `version`
-/// that the person saw, the form shows the present metadata in place of what the person entered, because the next send would
-/// otherwise undo somebody else's change unseen.
+/// that the person saw, the form takes the present metadata where the person changed nothing, because the next send would otherwise
+/// undo somebody else's change unseen.
 fn refused_replacement(
     visit: &PageRequest,
     secret: &Secret,
-    entered: SecretFields,
+    mut entered: SecretFields,
+    shown: &SecretFields,
     version: u64,
     error: FormError,
 ) -> Response {
@@ -106,12 +108,16 @@ fn refused_replacement(
         let entered = entered.with_present_expiry(secret);
         return replacement(visit, secret, &entered, Some(&error));
     }
-    let mut present = SecretFields::of_present(secret);
-    present.trims = entered.trims;
-    let error = error
-        .without_field()
-        .hint("the secret was changed meanwhile: this is its present state, check it and send again");
-    replacement(visit, secret, &present, Some(&error))
+    let conflicts = entered.merge(shown, secret);
+    let conflicts = conflicts.iter().map(|(label, present)| match present.as_str() {
+        "" => format!("; “{label}” is empty now, and your entry would replace this"),
+        present => format!("; “{label}” is `{present}` now, and your entry would replace this"),
+    });
+    let error = error.without_field().hint(format!(
+        "the secret was changed meanwhile: this is its present state with what you changed, check it and send again{}",
+        conflicts.collect::<String>()
+    ));
+    replacement(visit, secret, &entered, Some(&error))
 }
 
 /// Puts a value. The buffers that hold it are wiped when this function returns.
@@ -224,6 +230,7 @@ fn replacement(
     let what = FormFor::Replacement {
         name: name.clone(),
         version: secret.version,
+        shown: SecretFields::of_present(secret),
     };
     let body = html! {
         (secret_breadcrumb(workspace, Some(name)))

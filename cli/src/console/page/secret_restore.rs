@@ -74,7 +74,7 @@ pub(in crate::console) async fn confirm(
     )
 }
 
-/// Says which version the restore pushes out. Only an administrator sees how many versions the workspace keeps.
+/// Names the version that the restore deletes. Only an administrator sees how many versions the workspace keeps.
 fn loss(access: &WorkspaceAccess, versions: &[SecretVersion]) -> Markup {
     let oldest = versions.iter().map(|kept| kept.version).min().unwrap_or_default();
     match access {

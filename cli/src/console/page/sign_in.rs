@@ -7,7 +7,7 @@ use axum::{
 use http::{HeaderMap, Method, StatusCode};
 
 use crate::console::{
-    app::{Admission, SharedApp},
+    app::{SharedApp, SignInMethod},
     cookie::{cookies, removed_cookie, session_cookie},
     guard::{Change, QueryFields, is_direct},
     sign_in::SignIn,
@@ -25,7 +25,7 @@ pub(in crate::console) async fn sign_in(
     if method != Method::GET || headers.contains_key("sec-purpose") {
         return StatusCode::SERVICE_UNAVAILABLE.into_response();
     }
-    if let Admission::Certificate { .. } = app.admission {
+    if let SignInMethod::Certificate { .. } = app.sign_in_method {
         // A console for users with certificates has no links. Its first page signs in.
         return signed_in_page().into_response();
     }
@@ -56,11 +56,11 @@ pub(in crate::console) async fn sign_in(
 
 pub(in crate::console) async fn sign_out(Change { visit, fields: _ }: Change) -> Response {
     visit.app.sign_ins.sign_out(&visit.session);
-    let next = match visit.app.admission {
-        Admission::Link => {
+    let next = match visit.app.sign_in_method {
+        SignInMethod::Link => {
             "Press Enter in the terminal of `aerostack console` or `aerostack dev` for a link that signs in again."
         }
-        Admission::Certificate { .. } => {
+        SignInMethod::Certificate { .. } => {
             "Close the browser, so that it forgets the choice of your certificate: the certificate signs in again."
         }
     };

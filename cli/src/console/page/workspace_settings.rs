@@ -2,7 +2,7 @@
 
 use axum::response::Response;
 use maud::{Markup, html};
-use proto::vault::v1::Workspace;
+use proto::{Reason, vault::v1::Workspace};
 
 use super::{
     frame::{Tab, failure_page, render_form, see_other, workspace_head},
@@ -15,15 +15,15 @@ use crate::{
         fields::Fields,
         guard::{Change, PageRequest},
         view::{
-            FormError, Notice, Section, Submit, count, error_summary, field, hidden, icon, invalid,
-            link_chips, prose, sentence, submit,
+            FormError, Notice, Section, Submit, count, error_summary, field, has_error, hidden, icon,
+            invalid, link_chips, prose, sentence, submit,
         },
     },
     failure::Failure,
 };
 
 pub(in crate::console) async fn show(InWorkspace(workspace): InWorkspace, visit: PageRequest) -> Response {
-    page(&visit, workspace.as_str(), None).await
+    page(&visit, workspace.as_str(), None, None).await
 }
 
 pub(in crate::console) async fn update(
@@ -35,12 +35,22 @@ pub(in crate::console) async fn update(
         Ok(before) => before,
         Err(failure) => return failure_page(&visit, Section::Workspaces, failure),
     };
-    match services.update_workspace(entered(workspace, &fields)).await {
+    let entered = entered(workspace, &fields);
+    match services.update_workspace(entered.clone()).await {
         Ok(after) => {
             visit.session.notify(Notice::done(changes(&before, &after)));
             see_other(&format!("/w/{workspace}/settings"))
         }
-        Err(failure) => page(&visit, workspace, Some(failure.into())).await,
+        Err(failure) if failure.reason == Some(Reason::RevisionMismatch) => {
+            let present = format!(
+                "it has the plan {} and keeps {} of each secret now; to replace this by your entries, save again",
+                plan::label(before.plan()),
+                count_of(before.kept_versions)
+            );
+            let error = FormError::from(failure).hint(present);
+            page(&visit, workspace, Some(&entered), Some(error)).await
+        }
+        Err(failure) => page(&visit, workspace, Some(&entered), Some(failure.into())).await,
     }
 }
 
@@ -78,7 +88,7 @@ pub(in crate::console) async fn delete(
     let workspace = workspace.as_str();
     if fields.text("confirm") != workspace {
         let error = FormError::at("confirm", "type the name of the workspace to delete it");
-        return page(&visit, workspace, Some(error)).await;
+        return page(&visit, workspace, None, Some(error)).await;
     }
     let services = &visit.app.services;
     match services
@@ -90,11 +100,17 @@ pub(in crate::console) async fn delete(
             visit.session.notify(Notice::done(text));
             see_other("/")
         }
-        Err(failure) => page(&visit, workspace, Some(failure.into())).await,
+        Err(failure) => page(&visit, workspace, None, Some(failure.into())).await,
     }
 }
 
-async fn page(visit: &PageRequest, name: &str, error: Option<FormError>) -> Response {
+/// Renders the page. After an error the form keeps the settings that were `entered`.
+async fn page(
+    visit: &PageRequest,
+    name: &str,
+    entered: Option<&Workspace>,
+    error: Option<FormError>,
+) -> Response {
     let services = &visit.app.services;
     let (workspace, servers) = tokio::join!(services.workspace(name), services.servers(name));
     let workspace = match workspace {
@@ -105,22 +121,22 @@ async fn page(visit: &PageRequest, name: &str, error: Option<FormError>) -> Resp
     let csrf = visit.session.csrf.reveal();
     let body = html! {
         (workspace_head(name, Tab::Settings))
-        (error_summary(error.as_ref()))
-        (settings(&workspace, csrf, error.as_ref()))
+        (error_summary(error.as_ref(), &["kept_versions", "confirm"]))
+        (settings(&workspace, entered.unwrap_or(&workspace), csrf, error.as_ref()))
         (deletion(&workspace, &servers, csrf, error.as_ref()))
     };
     let title = format!("Settings of {name}");
     render_form(visit, &title, Section::Workspaces, error.as_ref(), &body)
 }
 
-fn settings(workspace: &Workspace, csrf: &str, error: Option<&FormError>) -> Markup {
+fn settings(workspace: &Workspace, shown: &Workspace, csrf: &str, error: Option<&FormError>) -> Markup {
     html! {
         form.stack method="post" action={ "/w/" (workspace.name) "/settings" } {
             (hidden(csrf))
             input type="hidden" name="revision" value=(workspace.revision);
-            (plan::choice(workspace.plan(), false))
+            (plan::choice(shown.plan(), false))
             p.quiet { "A lower plan only stops new names. Secrets stay, and can be replaced." }
-            (kept_versions(workspace.kept_versions, error))
+            (kept_versions(shown.kept_versions, error))
             div.actions { button.button.primary type="submit" { "Save" } }
         }
     }
@@ -135,7 +151,7 @@ fn deletion(
     let help = html! { "Type " code { (workspace.name) } " to confirm. Nothing can bring the workspace back but a backup." };
     let control = html! {
         input #confirm.mono name="confirm" type="text" required autocomplete="off" autocapitalize="none" spellcheck="false"
-            aria-describedby="confirm-help" aria-invalid=[invalid("confirm", error)];
+            aria-describedby="confirm-help" aria-invalid=[invalid("confirm", error)] autofocus[has_error("confirm", error)];
     };
     html! {
         section.danger-zone aria-labelledby="delete-title" {

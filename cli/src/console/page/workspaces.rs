@@ -8,16 +8,13 @@ use super::{
     frame::{breadcrumb, failure_page, render, render_form, see_other},
     plan,
 };
-use crate::{
-    console::{
-        fields::Fields,
-        guard::{Change, PageRequest, QueryFields},
-        view::{
-            FormError, Notice, Section, Submit, cell, count, date, empty, error_summary, field, hidden, icon,
-            invalid, submit,
-        },
+use crate::console::{
+    fields::Fields,
+    guard::{Change, PageRequest, QueryFields},
+    view::{
+        FormError, Notice, Section, Submit, cell, count, date, empty, error_summary, field, has_error,
+        hidden, icon, invalid, submit,
     },
-    failure::FailureKind,
 };
 
 /// The number of kept versions that the form proposes, which is the vault's default.
@@ -26,7 +23,7 @@ const KEPT_VERSIONS: u32 = 3;
 pub(in crate::console) async fn list(visit: PageRequest) -> Response {
     match visit.app.services.workspaces().await {
         Ok(workspaces) => render(&visit, "Workspaces", Section::Workspaces, &list_view(&workspaces)),
-        Err(failure) if failure.kind == FailureKind::NotAllowed => {
+        Err(failure) if failure.lacks_role() => {
             render(&visit, "Workspaces", Section::Workspaces, &open_view())
         }
         Err(failure) => failure_page(&visit, Section::Workspaces, failure),
@@ -133,12 +130,12 @@ fn new_form(visit: &PageRequest, entered: &Workspace, error: Option<&FormError>)
         input #name.mono name="name" type="text" value=(entered.name) required maxlength="63"
             pattern="[a-z0-9]([\\-a-z0-9]*[a-z0-9])?"
             title="Lower-case letters, digits and -, with a letter or a digit at both ends" autocomplete="off" autocapitalize="none" spellcheck="false"
-            aria-describedby="name-help" aria-invalid=[invalid("name", error)] autofocus[error.is_none()];
+            aria-describedby="name-help" aria-invalid=[invalid("name", error)] autofocus[error.is_none() || has_error("name", error)];
     };
     let body = html! {
         (breadcrumb(&[("Workspaces", "/")]))
         h1 { "New workspace" }
-        (error_summary(error))
+        (error_summary(error, &["name", "kept_versions"]))
         form.stack method="post" action="/workspaces" {
             (hidden(visit.session.csrf.reveal()))
             (field("name", "Name", &help, error, &name))
@@ -157,7 +154,7 @@ pub(super) fn kept_versions(number: u32, error: Option<&FormError>) -> Markup {
         html! { "Older versions of a secret can be restored. 1 to 100, the current version included." };
     let control = html! {
         input #kept_versions.short name="kept_versions" type="number" min="1" max="100" required value=(number)
-            aria-describedby="kept_versions-help";
+            aria-describedby="kept_versions-help" aria-invalid=[invalid("kept_versions", error)] autofocus[has_error("kept_versions", error)];
     };
     field(
         "kept_versions",

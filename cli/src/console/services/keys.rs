@@ -10,11 +10,7 @@ use proto::vault::v1::{
 use tokio::{task::JoinSet, time};
 
 use super::Services;
-use crate::{
-    connect::Remote,
-    console::remembered_access::Question,
-    failure::{Failure, FailureKind},
-};
+use crate::{connect::Remote, console::remembered_access::Question, failure::Failure};
 
 /// Longest time for which a page waits to know what its navigation may offer.
 const NAVIGATION_WAIT: Duration = Duration::from_secs(1);
@@ -48,7 +44,7 @@ impl Services {
         }
         let may_administer = match time::timeout(NAVIGATION_WAIT, self.key_status()).await {
             Ok(Ok(_)) => true,
-            Ok(Err(failure)) if failure.kind == FailureKind::NotAllowed => false,
+            Ok(Err(failure)) if failure.lacks_role() => false,
             Ok(Err(_)) | Err(_) => return true,
         };
         remembered.keep(question, "", may_administer);

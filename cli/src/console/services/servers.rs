@@ -166,7 +166,7 @@ impl Services {
             ..Default::default()
         };
         let may_change = match self.update_server(nameless, Vec::new()).await {
-            Err(failure) if failure.kind == FailureKind::NotAllowed => false,
+            Err(failure) if failure.lacks_role() => false,
             Err(failure) if failure.kind != FailureKind::Usage => return Err(failure),
             Ok(_) | Err(_) => true,
         };

@@ -35,6 +35,11 @@ impl FormError {
         (self.field == Some(name)).then_some(self.message.as_str())
     }
 
+    /// Returns the name of the field with the mistake.
+    pub(crate) fn field(&self) -> Option<&'static str> {
+        self.field
+    }
+
     /// Names another hint than that of the command line.
     #[must_use]
     pub(crate) fn hint(self, hint: impl Into<String>) -> Self {
@@ -44,7 +49,7 @@ impl FormError {
         }
     }
 
-    /// Points to no field, because the form does not show what the person entered in it.
+    /// Points to no field, because the hint is about the whole form.
     #[must_use]
     pub(crate) fn without_field(self) -> Self {
         Self {
@@ -141,8 +146,9 @@ fn console_hint(reason: Reason) -> Option<&'static str> {
              --allow-later-expiry`"
         }
         Reason::Unauthenticated => {
-            "start `aerostack console` with a client certificate (--cert and --key, or --dir), or with a token that is valid now \
-             (--token-file for the vault, --injector-token-file for the injector)"
+            "when a token has expired, replace the token in its file (--token-file for the vault, --injector-token-file for the \
+             injector): the console reads it for each request; without a token, start `aerostack console` with a client certificate \
+             (--cert and --key, or --dir)"
         }
         Reason::VaultUnavailable | Reason::StorageUnavailable | Reason::ShuttingDown | Reason::Overloaded => {
             "try again; the page `Status` shows the state of both services"
@@ -169,18 +175,43 @@ fn status_of(kind: FailureKind) -> StatusCode {
     }
 }
 
-/// Returns the error above a form. It names the field that has the mistake by a link.
-pub(crate) fn error_summary(error: Option<&FormError>) -> Markup {
+/// Returns the error above a form, which gets the focus. The fields named `fields` show their errors themselves, so that an error at
+/// one of them is not shown twice.
+pub(crate) fn error_summary(error: Option<&FormError>, fields: &[&str]) -> Markup {
+    summary(error, fields, true)
+}
+
+/// Returns the same for a form with a field that gets the focus after every error.
+pub(crate) fn error_summary_without_focus(error: Option<&FormError>, fields: &[&str]) -> Markup {
+    summary(error, fields, false)
+}
+
+fn summary(error: Option<&FormError>, fields: &[&str], has_focus: bool) -> Markup {
+    let at_field = |error: &FormError| error.field.is_some_and(|field| fields.contains(&field));
     html! {
-        @if let Some(FormError { field, message, hint, link, status: _ }) = error {
-            div.notice.bad role="alert" tabindex="-1" autofocus {
-                p {
-                    @if let Some(field) = field { a href={ "#" (field) } { (prose(message)) } } @else { (prose(message)) }
-                }
-                @if let Some((path, text)) = link { p { a href=(path) { (text) } } }
-                @if let Some(hint) = hint { p.quiet { (prose(&sentence(hint))) } }
+        @if let Some(error) = error.filter(|error| !at_field(error)) {
+            div.notice.bad role="alert" tabindex="-1" autofocus[has_focus] {
+                p { (prose(&error.message)) }
+                (remedy(error))
             }
         }
+    }
+}
+
+/// Returns the error of the field `name`.
+pub(crate) fn error_at(name: &str, error: Option<&FormError>) -> Markup {
+    html! {
+        @if let Some(error) = error.filter(|error| error.field == Some(name)) {
+            p.error { (prose(&error.message)) }
+            (remedy(error))
+        }
+    }
+}
+
+fn remedy(FormError { hint, link, .. }: &FormError) -> Markup {
+    html! {
+        @if let Some((path, text)) = link { p { a href=(path) { (text) } } }
+        @if let Some(hint) = hint { p.quiet { (prose(&sentence(hint))) } }
     }
 }
 
@@ -193,13 +224,12 @@ pub(crate) fn field(
     error: Option<&FormError>,
     control: &Markup,
 ) -> Markup {
-    let error = error.filter(|error| error.field == Some(name));
     html! {
         div.field {
             label for=(name) { (label) }
             (control)
             div.help id={ (name) "-help" } {
-                @if let Some(error) = error { p.error { (prose(&error.message)) } }
+                (error_at(name, error))
                 (help)
             }
         }
@@ -208,7 +238,12 @@ pub(crate) fn field(
 
 /// Returns the value of `aria-invalid` for a field.
 pub(crate) fn invalid(name: &str, error: Option<&FormError>) -> Option<&'static str> {
-    error.filter(|error| error.field == Some(name)).map(|_| "true")
+    has_error(name, error).then_some("true")
+}
+
+/// Returns true for the field with the mistake, which gets the focus.
+pub(crate) fn has_error(name: &str, error: Option<&FormError>) -> bool {
+    error.is_some_and(|error| error.field == Some(name))
 }
 
 /// Returns the field that proves that a form is of this session.
@@ -278,9 +313,26 @@ mod tests {
     fn a_message_shows_code_as_code() {
         let error = FormError::at("name", "write `A`");
         assert!(
-            error_summary(Some(&error))
+            error_summary(Some(&error), &[])
                 .into_string()
                 .contains("Write <code>A</code>.")
         );
+    }
+
+    #[test]
+    fn an_error_is_shown_once() {
+        let error = FormError::at("name", "no").link("/x".to_owned(), "a remedy");
+        for fields in [&["name"][..], &["value"], &[]] {
+            let shown_at_field = fields
+                .iter()
+                .map(|name| error_at(name, Some(&error)).into_string());
+            let shown =
+                error_summary(Some(&error), fields).into_string() + &shown_at_field.collect::<String>();
+            assert_eq!(
+                (shown.matches("No.").count(), shown.matches("href=\"/x\"").count()),
+                (1, 1),
+                "{fields:?}"
+            );
+        }
     }
 }

@@ -7,7 +7,10 @@ mod parts;
 mod text;
 
 pub(super) use self::{
-    form::{FormError, Submit, error_summary, field, hidden, invalid, submit},
+    form::{
+        FormError, Submit, error_at, error_summary, error_summary_without_focus, field, has_error, hidden,
+        invalid, submit,
+    },
     layout::{Frame, Head, Section, message_page, page, signed_in_page},
     notice::Notice,
     parts::{bar, cell, chips, empty, facts, icon, link_chips},

@@ -10,7 +10,7 @@ use maud::{Markup, html};
 
 use super::outcome_text;
 use crate::console::{
-    map::{Graph, Layout, Line, Outcome, ROW, SecretNode, SecretState, ServerNode},
+    map::{Edge, Graph, Layout, Outcome, ROW, SecretNode, SecretState, ServerNode},
     view::icon,
 };
 
@@ -52,7 +52,7 @@ impl Side {
         }
     }
 
-    fn end_of(self, line: &Line) -> usize {
+    fn end_of(self, line: &Edge) -> usize {
         match self {
             Self::Secrets => line.secret,
             Self::Servers => line.server,
@@ -62,7 +62,7 @@ impl Side {
 
 pub(super) fn drawing(workspace: &str, graph: &Graph) -> Markup {
     let ends: Vec<_> = graph
-        .lines
+        .edges
         .iter()
         .map(|line| (line.secret, line.server))
         .collect();
@@ -74,9 +74,9 @@ pub(super) fn drawing(workspace: &str, graph: &Graph) -> Markup {
         div.map-heads aria-hidden="true" { span { "Secrets" } span { "Servers" } }
         svg.map width="100%" height=(height) role="group" aria-label="Secrets and the servers that get them" {
             g.lines { (stretched(height, &html! {
-                @for (index, line) in graph.lines.iter().enumerate() { (curve(index, line, &layout)) }
+                @for (index, line) in graph.edges.iter().enumerate() { (curve(index, line, &layout)) }
             })) }
-            g.marks aria-hidden="true" { @for line in &graph.lines { (mark(line, &layout)) } }
+            g.marks aria-hidden="true" { @for line in &graph.edges { (mark(line, &layout)) } }
             g.frames {
                 @for (index, middle) in &secrets { (frame(Side::Secrets, *index, *middle)) }
                 @for (index, middle) in &servers { (frame(Side::Servers, *index, *middle)) }
@@ -107,13 +107,13 @@ fn in_order(places: &[Option<u32>]) -> Vec<(usize, u32)> {
 }
 
 /// Returns for each node of a side the lines that end there, with their indices.
-fn lines_of(graph: &Graph, side: Side) -> Vec<Vec<(usize, &Line)>> {
+fn lines_of(graph: &Graph, side: Side) -> Vec<Vec<(usize, &Edge)>> {
     let number = match side {
         Side::Secrets => graph.secrets.len(),
         Side::Servers => graph.servers.len(),
     };
     let mut lines = vec![Vec::new(); number];
-    for (index, line) in graph.lines.iter().enumerate() {
+    for (index, line) in graph.edges.iter().enumerate() {
         if let Some(of_node) = lines.get_mut(side.end_of(line)) {
             of_node.push((index, line));
         }
@@ -128,7 +128,7 @@ fn stretched(height: u32, curves: &Markup) -> Markup {
     }
 }
 
-fn ends(line: &Line, layout: &Layout) -> Option<(u32, u32)> {
+fn ends(line: &Edge, layout: &Layout) -> Option<(u32, u32)> {
     let place = |places: &[Option<u32>], index: usize| places.get(index).copied().flatten();
     Some((
         place(&layout.left, line.secret)?,
@@ -136,7 +136,7 @@ fn ends(line: &Line, layout: &Layout) -> Option<(u32, u32)> {
     ))
 }
 
-fn curve(index: usize, line: &Line, layout: &Layout) -> Markup {
+fn curve(index: usize, line: &Edge, layout: &Layout) -> Markup {
     html! {
         @if let Some((from, to)) = ends(line, layout) {
             path id={ "map-line-" (index) } class=(line_class(line)) d={ "M0 " (from) "C50 " (from) " 50 " (to) " 100 " (to) } {}
@@ -144,13 +144,13 @@ fn curve(index: usize, line: &Line, layout: &Layout) -> Markup {
     }
 }
 
-fn line_class(line: &Line) -> String {
+fn line_class(line: &Edge) -> String {
     let need = if line.is_required { "required" } else { "optional" };
     format!("line {need} {}", outcome_text::class(line.outcome))
 }
 
 /// Returns the mark in the middle of a curve, which is halfway between its ends.
-fn mark(line: &Line, layout: &Layout) -> Markup {
+fn mark(line: &Edge, layout: &Layout) -> Markup {
     let symbol = match line.outcome {
         Outcome::Sent => return html! {},
         Outcome::LeftOut => LEFT_OUT,
@@ -169,7 +169,7 @@ fn frame(side: Side, index: usize, middle: u32) -> Markup {
     }
 }
 
-fn node(side: Side, middle: u32, height: u32, lines: &[(usize, &Line)], link: &Markup) -> Markup {
+fn node(side: Side, middle: u32, height: u32, lines: &[(usize, &Edge)], link: &Markup) -> Markup {
     html! {
         g.node {
             foreignObject x=(side.x()) y=(middle.saturating_sub(NODE / 2)) width="38%" height=(NODE) { (link) }
@@ -191,7 +191,7 @@ fn secret_link(workspace: &str, secret: &SecretNode) -> Markup {
     html! { a.map-node href=(path) title=(secret.name) { (secret_label(secret)) } }
 }
 
-fn server_link(workspace: &str, server: &ServerNode, lines: &[(usize, &Line)]) -> Markup {
+fn server_link(workspace: &str, server: &ServerNode, lines: &[(usize, &Edge)]) -> Markup {
     let refuses = lines
         .iter()
         .any(|(_, line)| matches!(line.outcome, Outcome::Refused(_)));

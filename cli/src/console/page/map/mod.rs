@@ -56,13 +56,14 @@ fn content(workspace: &str, graph: &Graph, is_known: bool) -> Markup {
     html! {
         p.quiet { (summary(graph)) }
         (problems::list(workspace, graph))
-        @if graph.lines.is_empty() {
+        @if graph.edges.is_empty() {
             (no_lines(workspace))
         } @else {
             (legend())
             @if !is_known {
                 p.quiet {
-                    "Not checked for every server: whether the values can be decrypted and fit their places. The page of a server says it."
+                    "The console did not check every server for values that cannot be decrypted or do not fit their places. The page of each \
+                     server has the result."
                 }
             }
             (drawing::drawing(workspace, graph))

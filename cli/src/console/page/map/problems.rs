@@ -3,7 +3,7 @@
 use maud::{Markup, html};
 
 use crate::console::{
-    map::{Graph, Line, Outcome, Refusal, SecretState},
+    map::{Edge, Graph, Outcome, Refusal, SecretState},
     view::icon,
 };
 
@@ -22,7 +22,7 @@ pub(super) fn list(workspace: &str, graph: &Graph) -> Markup {
     let mut problems: Vec<_> = replaced(workspace, graph)
         .chain(
             graph
-                .lines
+                .edges
                 .iter()
                 .filter_map(|line| of_line(workspace, graph, line)),
         )
@@ -59,7 +59,7 @@ fn replaced<'g>(workspace: &'g str, graph: &'g Graph) -> impl Iterator<Item = Ma
     })
 }
 
-fn of_line(workspace: &str, graph: &Graph, line: &Line) -> Option<MapProblem> {
+fn of_line(workspace: &str, graph: &Graph, line: &Edge) -> Option<MapProblem> {
     let (secret, server) = (graph.secrets.get(line.secret)?, graph.servers.get(line.server)?);
     let (name, to) = (html! { b.mono { (secret.name) } }, html! { b { (server.name) } });
     let of_secret = |page: &str| format!("/w/{workspace}/secrets/{}{page}", secret.name);

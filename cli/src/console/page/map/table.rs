@@ -4,17 +4,17 @@ use maud::{Markup, html};
 
 use super::outcome_text;
 use crate::console::{
-    map::{Graph, Line, Outcome, SecretNode, ServerNode},
+    map::{Edge, Graph, Outcome, SecretNode, ServerNode},
     view::{cell, count},
 };
 
 pub(super) fn table(workspace: &str, graph: &Graph) -> Markup {
     html! {
         table {
-            caption.hidden-text { (count(graph.lines.len(), "line")) " of the map" }
+            caption.hidden-text { (count(graph.edges.len(), "line")) " of the map" }
             thead { tr { th { "Server" } th { "Secret" } th { "Needed" } th { "Sent to" } th { "At a call" } } }
             tbody {
-                @for line in &graph.lines {
+                @for line in &graph.edges {
                     @if let (Some(secret), Some(server)) = (graph.secrets.get(line.secret), graph.servers.get(line.server)) {
                         (row(workspace, line, secret, server))
                     }
@@ -24,7 +24,7 @@ pub(super) fn table(workspace: &str, graph: &Graph) -> Markup {
     }
 }
 
-fn row(workspace: &str, line: &Line, secret: &SecretNode, server: &ServerNode) -> Markup {
+fn row(workspace: &str, line: &Edge, secret: &SecretNode, server: &ServerNode) -> Markup {
     let badge = match line.outcome {
         Outcome::Sent => "",
         Outcome::LeftOut => "badge warn",

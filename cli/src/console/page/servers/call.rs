@@ -115,7 +115,7 @@ async fn page(
     let body = html! {
         (server_breadcrumb(of.workspace.as_str(), Some(of.name.as_str())))
         h1 { "Try a call to " span.mono { (of.name) } }
-        (error_summary(error))
+        (error_summary(error, &["path", "headers", "body"]))
         section.columns {
             div {
                 (call_form(&of.path(), &server, form, visit.session.csrf.reveal(), error))

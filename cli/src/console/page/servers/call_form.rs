@@ -6,7 +6,7 @@ use proto::injector::v1::Server;
 use super::url::UrlParts;
 use crate::console::{
     fields::Fields,
-    view::{FormError, field, hidden, invalid},
+    view::{FormError, field, has_error, hidden, invalid},
 };
 
 const METHODS: [&str; 7] = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"];
@@ -112,7 +112,7 @@ fn method_and_path(server: &Server, form: &CallForm, error: Option<&FormError>) 
                 @for method in METHODS { option selected[form.method == method] { (method) } }
             }
             input #path.mono name="path" type="text" value=(form.path) maxlength="8192" placeholder="/" autocomplete="off"
-                autocapitalize="none" spellcheck="false" aria-describedby="path-help" aria-invalid=[invalid("path", error)];
+                autocapitalize="none" spellcheck="false" aria-describedby="path-help" aria-invalid=[invalid("path", error)] autofocus[has_error("path", error)];
         }
     };
     field("path", "Method and path", &help, error, &control)
@@ -125,7 +125,7 @@ fn headers(form: &CallForm, error: Option<&FormError>) -> Markup {
     let control = html! {
         textarea #headers.mono name="headers" rows="2" placeholder="accept: application/json" autocomplete="off"
             autocapitalize="none" spellcheck="false" aria-describedby="headers-help"
-            aria-invalid=[invalid("headers", error)] { (form.headers) }
+            aria-invalid=[invalid("headers", error)] autofocus[has_error("headers", error)] { (form.headers) }
     };
     field("headers", "Headers", &help, error, &control)
 }
@@ -142,7 +142,7 @@ fn body(form: &CallForm, error: Option<&FormError>) -> Markup {
     };
     let control = html! {
         textarea #body.mono name="body" rows="5" placeholder="{}" autocomplete="off" autocapitalize="none" spellcheck="false"
-            aria-describedby="body-help" aria-invalid=[invalid("body", error)] { (form.body) }
+            aria-describedby="body-help" aria-invalid=[invalid("body", error)] autofocus[has_error("body", error)] { (form.body) }
     };
     field("body", "Body", &help, error, &control)
 }

@@ -12,108 +12,129 @@ pub(super) struct ChangedSetting {
 /// Returns what differs. Both servers come from forms, so that fields which the form does not show never differ, and an update
 /// leaves them as they are.
 pub(super) fn changes(before: &Server, after: &Server) -> Vec<ChangedSetting> {
-    let tls = |server: &Server| server.tls.clone().unwrap_or_default();
-    let (old_tls, new_tls) = (tls(before), tls(after));
-    let UpstreamTls {
-        ca_pem,
-        server_name,
-        allow_bound_secrets,
-        client_cert_secret,
-    } = &old_tls;
-    let secrets = |server: &Server| {
-        (
-            server.auth_type,
-            server.inject_secrets.clone(),
-            server.required_secrets.clone(),
-            server.injections.clone(),
-        )
-    };
-    // With injections, the names of the secrets follow from them, and the other way round.
-    let credential: &[&str] = match after.injections.is_empty() {
-        true => &["auth_type", "inject_secrets", "required_secrets"],
-        false => &["auth_type", "injections"],
-    };
-    let all: [(&str, &'static [&'static str], bool); 17] = [
-        ("URL", &["url"], before.url != after.url),
-        ("credential", credential, secrets(before) != secrets(after)),
-        (
-            "description",
-            &["description"],
-            before.description != after.description,
-        ),
-        ("paths", &["paths"], before.paths != after.paths),
-        (
-            "gRPC methods",
-            &["grpc_methods"],
-            before.grpc_methods != after.grpc_methods,
-        ),
-        (
-            "gRPC messages",
-            &["protobuf_messages"],
-            before.protobuf_messages != after.protobuf_messages,
-        ),
-        (
-            "number of the gRPC field",
-            &["protobuf_secrets_field"],
-            before.protobuf_secrets_field != after.protobuf_secrets_field,
-        ),
-        (
-            "web pages that may call it",
-            &["allowed_origins"],
-            before.allowed_origins != after.allowed_origins,
-        ),
-        ("CA", &["tls.ca_pem"], *ca_pem != new_tls.ca_pem),
-        (
-            "name in its certificate",
-            &["tls.server_name"],
-            *server_name != new_tls.server_name,
-        ),
-        (
-            "bound secrets without a verified server",
-            &["tls.allow_bound_secrets"],
-            *allow_bound_secrets != new_tls.allow_bound_secrets,
-        ),
-        (
-            "client certificate",
-            &["tls.client_cert_secret"],
-            *client_cert_secret != new_tls.client_cert_secret,
-        ),
-        (
-            "cleartext",
-            &["allow_plaintext"],
-            before.allow_plaintext != after.allow_plaintext,
-        ),
-        (
-            "version of HTTP",
-            &["protocol"],
-            before.protocol != after.protocol,
-        ),
-        ("search of answers", &["scrub"], before.scrub != after.scrub),
-        (
-            "treatment of an echo",
-            &["on_echo"],
-            before.on_echo != after.on_echo,
-        ),
-        (
-            "treatment of a demand for a credential",
-            &["oauth"],
-            before.oauth != after.oauth,
-        ),
-    ];
-    let differ = all.into_iter().filter(|(_, _, differs)| *differs);
+    let differ = settings(before, after)
+        .into_iter()
+        .filter(|(_, _, differs)| *differs);
     differ
         .map(|(label, paths, _)| ChangedSetting { label, paths })
         .collect()
 }
 
+/// Returns the label and the paths of every setting, and true for one that differs.
+fn settings(before: &Server, after: &Server) -> [(&'static str, &'static [&'static str], bool); 17] {
+    let Server {
+        // A form cannot change these.
+        workspace: _,
+        name: _,
+        uid: _,
+        revision: _,
+        create_time: _,
+        update_time: _,
+        workspace_uid: _,
+        url,
+        auth_type,
+        inject_secrets,
+        required_secrets,
+        injections,
+        protocol,
+        tls,
+        allow_plaintext,
+        allowed_origins,
+        description,
+        protobuf_secrets_field,
+        protobuf_messages,
+        grpc_methods,
+        paths,
+        oauth,
+        scrub,
+        on_echo,
+    } = before;
+    let UpstreamTls {
+        ca_pem,
+        server_name,
+        allow_bound_secrets,
+        client_cert_secret,
+    } = tls.clone().unwrap_or_default();
+    let new_tls = after.tls.clone().unwrap_or_default();
+    let other_credential = *auth_type != after.auth_type
+        || *inject_secrets != after.inject_secrets
+        || *required_secrets != after.required_secrets
+        || *injections != after.injections;
+    // With injections, the names of the secrets follow from them, and the other way round.
+    let credential: &[&str] = match after.injections.is_empty() {
+        true => &["auth_type", "inject_secrets", "required_secrets"],
+        false => &["auth_type", "injections"],
+    };
+    [
+        ("URL", &["url"], *url != after.url),
+        ("credential", credential, other_credential),
+        ("description", &["description"], *description != after.description),
+        ("paths", &["paths"], *paths != after.paths),
+        (
+            "gRPC methods",
+            &["grpc_methods"],
+            *grpc_methods != after.grpc_methods,
+        ),
+        (
+            "gRPC messages",
+            &["protobuf_messages"],
+            *protobuf_messages != after.protobuf_messages,
+        ),
+        (
+            "number of the gRPC field",
+            &["protobuf_secrets_field"],
+            *protobuf_secrets_field != after.protobuf_secrets_field,
+        ),
+        (
+            "web pages that may call it",
+            &["allowed_origins"],
+            *allowed_origins != after.allowed_origins,
+        ),
+        ("CA", &["tls.ca_pem"], ca_pem != new_tls.ca_pem),
+        (
+            "name in its certificate",
+            &["tls.server_name"],
+            server_name != new_tls.server_name,
+        ),
+        (
+            "bound secrets without a verified server",
+            &["tls.allow_bound_secrets"],
+            allow_bound_secrets != new_tls.allow_bound_secrets,
+        ),
+        (
+            "client certificate",
+            &["tls.client_cert_secret"],
+            client_cert_secret != new_tls.client_cert_secret,
+        ),
+        (
+            "cleartext",
+            &["allow_plaintext"],
+            *allow_plaintext != after.allow_plaintext,
+        ),
+        ("version of HTTP", &["protocol"], *protocol != after.protocol),
+        ("search of answers", &["scrub"], *scrub != after.scrub),
+        ("treatment of an echo", &["on_echo"], *on_echo != after.on_echo),
+        (
+            "treatment of a demand for a credential",
+            &["oauth"],
+            *oauth != after.oauth,
+        ),
+    ]
+}
+
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use proto::injector::v1::{
         AuthType, HeaderPlacement, Injection, PathPlacement, QueryPlacement, injection::Placement,
     };
 
     use super::*;
-    use crate::console::page::servers::form::{Auth, ServerForm};
+    use crate::{
+        console::page::servers::form::{Auth, ServerForm},
+        server_settings::settings_of_server,
+    };
 
     fn paths(before: &Server, after: &Server) -> Vec<&'static str> {
         changes(before, after)
@@ -153,6 +174,15 @@ mod tests {
             ],
             ..Default::default()
         }
+    }
+
+    #[test]
+    fn every_setting_of_a_server_is_compared() {
+        // A server with injections has other paths for its credential than one without.
+        let pairs = [Server::default(), stored()].map(|server| settings(&server, &server));
+        let paths = pairs.iter().flatten().flat_map(|(_, paths, _)| *paths);
+        let fields = paths.map(|path| path.split('.').next().unwrap_or(path).to_owned());
+        assert_eq!(fields.collect::<BTreeSet<_>>(), settings_of_server());
     }
 
     #[test]

@@ -57,7 +57,7 @@ async fn page(visit: &PageRequest, of: &OfServer, error: Option<FormError>) -> R
     let body = html! {
         (server_breadcrumb(of.workspace.as_str(), Some(name)))
         h1 { "Delete " span.mono { (name) } "?" }
-        (error_summary(error.as_ref()))
+        (error_summary(error.as_ref(), &[]))
         p {
             "Programs that call " code { "/" (of.workspace) "/" (name) "/…" } " then get the answer 404. "
             "Calls under way finish."

@@ -75,7 +75,7 @@ pub(in crate::console) async fn save(of: OfServer, Change { visit, fields }: Cha
     };
     form.keep_untouched(&ServerForm::of_server(&present));
     if let Err(conflict) = shown.compare(&present) {
-        return changed_meanwhile(&visit, &of, &present, &form, conflict).await;
+        return changed_meanwhile(&visit, &of, &shown, &present, form, conflict).await;
     }
     match send(&visit, &of, &present, &form).await {
         Ok(text) => {
@@ -83,7 +83,7 @@ pub(in crate::console) async fn save(of: OfServer, Change { visit, fields }: Cha
             see_other(&of.path())
         }
         Err(Unsaved::Changed(conflict)) => match visit.app.services.server(&of.workspace, &of.name).await {
-            Ok(present) => changed_meanwhile(&visit, &of, &present, &form, conflict).await,
+            Ok(present) => changed_meanwhile(&visit, &of, &shown, &present, form, conflict).await,
             Err(failure) => failure_page(&visit, Section::Workspaces, failure),
         },
         Err(Unsaved::Refused(error)) => page(&visit, &of, shown, &form, Some(&error), "").await,
@@ -143,24 +143,37 @@ fn labels(changes: &[ChangedSetting]) -> String {
     labels.join(", ")
 }
 
-/// Shows the present server in the form, because the next send would otherwise undo somebody else's change unseen.
+/// Shows the form again with what the person entered, for the present state of the server. A setting that the person left is that of
+/// the present state, because the next send would otherwise undo somebody else's change unseen.
 async fn changed_meanwhile(
     visit: &PageRequest,
     of: &OfServer,
+    shown: &ShownState,
     present: &Server,
-    entered: &ServerForm,
+    mut form: ServerForm,
     conflict: FormError,
 ) -> Response {
-    let differing = changes_of(of, present, entered);
-    let lost = match differing.is_empty() {
-        true => "it has what you entered already".to_owned(),
-        false => format!(
-            "enter again what you want to change; your entries differed in: {}",
-            labels(&differing)
-        ),
-    };
-    let error = conflict.hint(format!("this is its present state; {lost}"));
-    let form = ServerForm::of_server(present);
+    let shown = shown.server().unwrap_or_default();
+    let theirs = changes_of(of, &shown, &ServerForm::of_server(present));
+    let shown = ServerForm::of_server(&shown);
+    form.keep_untouched(&shown);
+    form.merge(&shown, &ServerForm::of_server(present));
+    let (of_both, mine): (Vec<_>, Vec<_>) = changes_of(of, present, &form)
+        .into_iter()
+        .partition(|change| theirs.iter().any(|other| other.label == change.label));
+    let mut hint = "this is its present state".to_owned();
+    match (mine.as_slice(), of_both.as_slice()) {
+        ([], []) => hint.push_str("; it has what you entered already"),
+        ([], _) => {}
+        (mine, _) => hint.push_str(&format!(" with your entries: {}", labels(mine))),
+    }
+    if !of_both.is_empty() {
+        hint.push_str(&format!(
+            "; somebody else changed these settings too, and your entries would replace theirs: {}",
+            labels(&of_both)
+        ));
+    }
+    let error = conflict.hint(hint);
     page(visit, of, ShownState::of(present), &form, Some(&error), "").await
 }
 

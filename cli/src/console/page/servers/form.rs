@@ -88,7 +88,6 @@ pub(super) struct ServerForm {
     pub(super) client_cert: String,
     pub(super) allow_bound: bool,
     pub(super) allow_plaintext: bool,
-    /// The names of the enum values, as the API has them.
     pub(super) protocol: Protocol,
     pub(super) scrub: Scrub,
     pub(super) on_echo: OnEcho,
@@ -220,19 +219,20 @@ impl ServerForm {
         }
     }
 
+    /// Returns the chosen way, with the rows that belong to it.
+    pub(super) fn credential(&self) -> (AuthType, &[SecretRow], &[PlaceRow]) {
+        match self.auth {
+            Auth::Bearer => (AuthType::Bearer, std::slice::from_ref(&self.bearer), &[]),
+            Auth::Headers => (AuthType::SecretHeaders, &self.secrets, &[]),
+            Auth::Body => (AuthType::Skill, &self.secrets, &[]),
+            Auth::Nothing => (AuthType::SecretHeaders, &[], &[]),
+            Auth::Places => (AuthType::Custom, &[], &self.places),
+        }
+    }
+
     /// Returns the server that the form describes.
     pub(super) fn server(&self, workspace: &str) -> Server {
-        let (auth_type, secrets) = match self.auth {
-            Auth::Bearer => (AuthType::Bearer, std::slice::from_ref(&self.bearer)),
-            Auth::Headers => (AuthType::SecretHeaders, self.secrets.as_slice()),
-            Auth::Body => (AuthType::Skill, self.secrets.as_slice()),
-            Auth::Nothing => (AuthType::SecretHeaders, &[][..]),
-            Auth::Places => (AuthType::Custom, &[][..]),
-        };
-        let places = match self.auth {
-            Auth::Places => self.places.as_slice(),
-            Auth::Bearer | Auth::Headers | Auth::Body | Auth::Nothing => &[],
-        };
+        let (auth_type, secrets, places) = self.credential();
         let named = secrets.iter().filter(|secret| !secret.name.is_empty());
         let required = named.clone().filter(|secret| secret.required);
         let injections: Vec<_> = places
@@ -348,7 +348,16 @@ fn own_places(server: &Server) -> Vec<PlaceRow> {
     let url = UrlParts::of(&server.url);
     let is_own = |placement: &Option<Placement>| match placement {
         Some(Placement::Query(query)) => !url.has_parameter(&query.name),
-        _ => true,
+        Some(
+            Placement::Header(_)
+            | Placement::Basic(_)
+            | Placement::Cookie(_)
+            | Placement::Json(_)
+            | Placement::Form(_)
+            | Placement::Path(_)
+            | Placement::Protobuf(_),
+        )
+        | None => true,
     };
     let own = server
         .injections

@@ -11,7 +11,9 @@ use super::{
     rows_view::{places, secret_rows},
     shown_state::ShownState,
 };
-use crate::console::view::{FormError, Submit, error_summary, field, hidden, invalid, submit};
+use crate::console::view::{
+    FormError, Submit, error_at, error_summary, field, has_error, hidden, invalid, submit,
+};
 
 /// Everything around the fields of the form.
 pub(super) struct FormContext<'c> {
@@ -33,7 +35,7 @@ pub(super) struct FormContext<'c> {
 
 pub(super) fn form_view(context: &FormContext<'_>, form: &ServerForm, error: Option<&FormError>) -> Markup {
     html! {
-        (error_summary(error))
+        (error_summary(error, &fields_with_errors(context, form)))
         form.editor method="post" action=(context.action)
             data-picture={ "/w/" (context.workspace) "/add-server/picture" } {
             // A press of Enter in a field uses the first button.
@@ -52,6 +54,33 @@ pub(super) fn form_view(context: &FormContext<'_>, form: &ServerForm, error: Opt
         }
         (choices_of_secrets(context.secrets.unwrap_or_default()))
     }
+}
+
+/// Returns the names of the fields that show their errors themselves. A server that exists keeps its name, and the style sheet hides
+/// the secrets of the ways that are not chosen.
+fn fields_with_errors(context: &FormContext<'_>, form: &ServerForm) -> Vec<&'static str> {
+    let name = context.edited.is_none().then_some("name");
+    let always = [
+        "url",
+        "auth",
+        "origins",
+        "paths",
+        "grpc_methods",
+        "all_messages",
+        "secrets_field",
+        "ca_pem",
+        "server_name",
+        "client_cert",
+        "allow_bound",
+        "allow_plaintext",
+        "protocol",
+        "scrub",
+        "on_echo",
+        "oauth",
+        "description",
+    ];
+    let chosen = [form.credential_field()];
+    name.into_iter().chain(always).chain(chosen).collect()
 }
 
 /// Returns the picture. The script of the form loads it again while the person types.
@@ -76,7 +105,7 @@ fn name_and_url(context: &FormContext<'_>, form: &ServerForm, error: Option<&For
             title="Lower-case letters, digits and -, with a letter or a digit at both ends"
             autocomplete="off" autocapitalize="none" spellcheck="false"
             aria-describedby="name-help" aria-invalid=[invalid("name", error)]
-            autofocus[error.is_none() && context.focus.is_empty() && form.name.is_empty()];
+            autofocus[has_error("name", error) || (error.is_none() && context.focus.is_empty() && form.name.is_empty())];
     };
     html! {
         @if context.edited.is_none() { (field("name", "Name", &help, error, &control)) }
@@ -101,7 +130,8 @@ fn url(context: &FormContext<'_>, form: &ServerForm, error: Option<&FormError>) 
         input #url.mono name="url" type="text" inputmode="url" value=(form.url) required maxlength="2048" placeholder=(example)
             autocomplete="off" autocapitalize="none" spellcheck="false"
             aria-describedby="url-help" aria-invalid=[invalid("url", error)]
-            autofocus[error.is_none() && context.focus.is_empty() && !form.name.is_empty() && form.url.is_empty()];
+            autofocus[has_error("url", error)
+                || (error.is_none() && context.focus.is_empty() && !form.name.is_empty() && form.url.is_empty())];
     };
     field("url", "URL", &help, error, &control)
 }
@@ -109,7 +139,7 @@ fn url(context: &FormContext<'_>, form: &ServerForm, error: Option<&FormError>) 
 fn description(form: &ServerForm, error: Option<&FormError>) -> Markup {
     let control = html! {
         input #description name="description" type="text" value=(form.description) maxlength="1024" autocomplete="off"
-            aria-describedby="description-help" aria-invalid=[invalid("description", error)];
+            aria-describedby="description-help" aria-invalid=[invalid("description", error)] autofocus[has_error("description", error)];
     };
     field(
         "description",
@@ -140,10 +170,12 @@ fn credential(context: &FormContext<'_>, form: &ServerForm, error: Option<&FormE
     html! {
         fieldset #auth.choices.auth {
             legend { "How the server gets its credential" }
+            (error_at("auth", error))
             @for auth in Auth::ALL {
                 @let (label, detail) = auth_texts(auth);
                 label {
-                    input type="radio" name="auth" value=(auth.key()) checked[form.auth == auth];
+                    input type="radio" name="auth" value=(auth.key()) checked[form.auth == auth]
+                        autofocus[form.auth == auth && has_error("auth", error)];
                     span { (label) small { (detail) } }
                 }
             }
@@ -161,7 +193,7 @@ fn bearer(form: &ServerForm, error: Option<&FormError>) -> Markup {
     let control = html! {
         input #bearer.mono name="bearer" type="text" value=(form.bearer.name) list="secrets" placeholder="GITHUB_TOKEN"
             autocomplete="off" autocapitalize="none" spellcheck="false"
-            aria-describedby="bearer-help" aria-invalid=[invalid("bearer", error)];
+            aria-describedby="bearer-help" aria-invalid=[invalid("bearer", error)] autofocus[has_error("bearer", error)];
     };
     html! {
         (field("bearer", "Secret with the token", &help, error, &control))

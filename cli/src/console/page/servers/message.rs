@@ -5,7 +5,7 @@ use proto::Reason;
 use crate::{console::view::FormError, failure::Failure};
 
 /// The fields that the injector's messages begin with, and the fields of the form. The longer ones are first.
-const FIELDS: [(&str, &str); 19] = [
+const FIELDS: [(&str, &str); 24] = [
     ("tls.ca_pem: ", "ca_pem"),
     ("tls.server_name: ", "server_name"),
     ("tls.client_cert_secret: ", "client_cert"),
@@ -24,6 +24,11 @@ const FIELDS: [(&str, &str); 19] = [
     ("description: ", "description"),
     ("inject_secrets: ", "credential"),
     ("required_secrets: ", "credential"),
+    ("allow_plaintext: ", "allow_plaintext"),
+    ("protocol: ", "protocol"),
+    ("oauth: ", "oauth"),
+    ("scrub: ", "scrub"),
+    ("on_echo: ", "on_echo"),
     ("catalog_entry: ", "name"),
 ];
 
@@ -70,10 +75,19 @@ mod tests {
     use tonic::Status;
 
     use super::*;
+    use crate::server_settings::settings_of_server;
 
     fn error(reason: Reason, message: &str) -> FormError {
         let status = Status::from(Refusal::new(reason, message));
         refusal(Failure::of_status("the injector", &status), "bearer")
+    }
+
+    #[test]
+    fn every_setting_of_a_server_has_a_field_for_its_errors() {
+        let has_field = |setting: &String| FIELDS.iter().any(|(prefix, _)| *prefix == format!("{setting}: "));
+        let mut settings = settings_of_server();
+        settings.retain(|setting| !has_field(setting));
+        assert!(settings.is_empty(), "{settings:?}");
     }
 
     #[test]

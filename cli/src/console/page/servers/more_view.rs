@@ -7,10 +7,10 @@ use super::{
     form::{Auth, ServerForm},
     rows::PlaceKind,
 };
-use crate::console::view::{FormError, field, invalid, prose};
+use crate::console::view::{FormError, error_at, field, has_error, invalid};
 
 pub(super) fn more(form: &ServerForm, error: Option<&FormError>) -> Markup {
-    let at = |names: &[&str]| names.iter().any(|name| invalid(name, error).is_some());
+    let at = |names: &[&str]| names.iter().any(|name| has_error(name, error));
     html! {
         details.more open[!form.origins.is_empty() || at(&["origins"])] {
             summary { "Web pages" small { "Which pages in browsers may call the server" } }
@@ -20,13 +20,13 @@ pub(super) fn more(form: &ServerForm, error: Option<&FormError>) -> Markup {
             summary { "Bodies and gRPC" small { "Which calls get secrets in their bodies or messages" } }
             (bodies(form, error))
         }
-        details.more open[has_tls_settings(form) || at(&["ca_pem", "server_name", "client_cert", "allow_bound"])] {
+        details.more open[has_tls_settings(form) || at(&["ca_pem", "server_name", "client_cert", "allow_bound", "allow_plaintext", "protocol"])] {
             summary { "TLS and connection" small { "A private CA, a client certificate, cleartext, the version of HTTP" } }
             (connection(form, error))
         }
-        details.more open[has_answer_settings(form)] {
+        details.more open[has_answer_settings(form) || at(&["scrub", "on_echo", "oauth"])] {
             summary { "Answers" small { "What happens when the server repeats a secret or demands another one" } }
-            (answers(form))
+            (answers(form, error))
         }
     }
 }
@@ -61,7 +61,7 @@ fn lines(
 ) -> Markup {
     let control = html! {
         textarea.mono id=(name) name=(name) rows="2" placeholder=(example) autocomplete="off" autocapitalize="none"
-            spellcheck="false" aria-describedby={ (name) "-help" } aria-invalid=[invalid(name, error)] { (value) }
+            spellcheck="false" aria-describedby={ (name) "-help" } aria-invalid=[invalid(name, error)] autofocus[has_error(name, error)] { (value) }
     };
     field(name, label, help, error, &control)
 }
@@ -77,24 +77,23 @@ fn line(
 ) -> Markup {
     let control = html! {
         input.mono id=(name) name=(name) type="text" value=(value) list=[list] autocomplete="off" autocapitalize="none"
-            spellcheck="false" aria-describedby={ (name) "-help" } aria-invalid=[invalid(name, error)];
+            spellcheck="false" aria-describedby={ (name) "-help" } aria-invalid=[invalid(name, error)] autofocus[has_error(name, error)];
     };
     field(name, label, help, error, &control)
 }
 
 fn check(name: &'static str, is_checked: bool, label: &str, help: &str, error: Option<&FormError>) -> Markup {
-    let message = error.and_then(|error| error.message_at(name));
     html! {
         div.field {
             div.checks {
                 label {
                     input id=(name) type="checkbox" name=(name) value="yes" checked[is_checked]
-                        aria-describedby={ (name) "-help" } aria-invalid=[invalid(name, error)];
+                        aria-describedby={ (name) "-help" } aria-invalid=[invalid(name, error)] autofocus[has_error(name, error)];
                     span { (label) }
                 }
             }
             div.help id={ (name) "-help" } {
-                @if let Some(message) = message { p.error { (prose(message)) } }
+                (error_at(name, error))
                 (help)
             }
         }
@@ -102,13 +101,21 @@ fn check(name: &'static str, is_checked: bool, label: &str, help: &str, error: O
 }
 
 /// A choice of one of a few values, each with its name in the API and its text.
-fn choice(name: &str, label: &str, chosen: &str, values: &[(&str, &str)], help: &Markup) -> Markup {
+fn choice(
+    name: &str,
+    label: &str,
+    chosen: &str,
+    values: &[(&str, &str)],
+    help: &Markup,
+    error: Option<&FormError>,
+) -> Markup {
     let control = html! {
-        select id=(name) name=(name) aria-describedby={ (name) "-help" } {
+        select id=(name) name=(name) aria-describedby={ (name) "-help" } aria-invalid=[invalid(name, error)]
+            autofocus[has_error(name, error)] {
             @for (value, text) in values { option value=(value) selected[*value == chosen] { (text) } }
         }
     };
-    field(name, label, help, None, &control)
+    field(name, label, help, error, &control)
 }
 
 fn origins(form: &ServerForm, error: Option<&FormError>) -> Markup {
@@ -169,25 +176,25 @@ fn connection(form: &ServerForm, error: Option<&FormError>) -> Markup {
             ("PROTOCOL_AUTO", "chosen by the server"),
             ("PROTOCOL_HTTP1", "HTTP/1.1"),
             ("PROTOCOL_HTTP2", "HTTP/2"),
-        ], &html! {}))
+        ], &html! {}, error))
     }
 }
 
-fn answers(form: &ServerForm) -> Markup {
+fn answers(form: &ServerForm, error: Option<&FormError>) -> Markup {
     let scrub = html! { "A value that a server repeats would otherwise reach the program." };
     html! {
         (choice("scrub", "Look for the values of secrets in", form.scrub.as_str_name(), &[
             ("SCRUB_HEADERS", "headers and trailers"),
             ("SCRUB_ALL", "headers, trailers and body"),
             ("SCRUB_OFF", "nothing"),
-        ], &scrub))
+        ], &scrub, error))
         (choice("on_echo", "When a value is found", form.on_echo.as_str_name(), &[
             ("ON_ECHO_MASK", "replace it by asterisks"),
             ("ON_ECHO_BLOCK", "end the answer with an error"),
-        ], &html! {}))
+        ], &html! {}, error))
         (choice("oauth", "When the server rejects the credential (401)", form.oauth.as_str_name(), &[
             ("OAUTH_REPLACE", "answer with an error of the injector"),
             ("OAUTH_PASS", "pass the demand on, so that the program signs in itself"),
-        ], &html! {}))
+        ], &html! {}, error))
     }
 }

@@ -3,20 +3,14 @@
 use maud::{Markup, html};
 
 use super::rows::{MAX_ROWS, PlaceKind, PlaceRow, SecretRow};
-use crate::console::view::{FormError, icon, invalid, prose};
-
-/// Returns the error of a group of rows.
-fn group_error(name: &str, error: Option<&FormError>) -> Markup {
-    let message = error.and_then(|error| error.message_at(name));
-    html! { @if let Some(message) = message { p.error { (prose(message)) } } }
-}
+use crate::console::view::{FormError, error_at, has_error, icon, invalid};
 
 pub(super) fn secret_rows(rows: &[SecretRow], focus: &str, error: Option<&FormError>) -> Markup {
     html! {
         fieldset.rows {
             legend { "Secrets" }
             div.help #secret-0-help {
-                (group_error("secret-0", error))
+                (error_at("secret-0", error))
                 "Choose secrets of the workspace, or name some that you add later. The server gets no others."
             }
             @for (index, row) in rows.iter().enumerate() { (secret_row(index, row, rows.len() > 1, focus, error)) }
@@ -39,7 +33,7 @@ fn secret_row(
         div.row {
             input.mono id=(id) name=(id) type="text" value=(row.name) list="secrets" placeholder="GITHUB_TOKEN"
                 aria-label={ "Secret " (index + 1) } autocomplete="off" autocapitalize="none" spellcheck="false"
-                aria-describedby="secret-0-help" aria-invalid=[invalid(&id, error)] autofocus[id == focus];
+                aria-describedby="secret-0-help" aria-invalid=[invalid(&id, error)] autofocus[id == focus || has_error(&id, error)];
             (required(&id, row.required))
             @if may_be_removed { (remove("secret", index, &format!("Remove secret {}", index + 1))) }
         }
@@ -72,13 +66,17 @@ pub(super) fn places(
     html! {
         fieldset #places.rows {
             legend { "Places" }
-            div.help {
-                (group_error("places", error))
+            div.help #places-help {
+                (error_at("places", error))
                 "A value is text with secrets in it, such as " code { "Token token=${SENTRY_TOKEN}" } ". Without a required "
                 "secret a call is refused; without another one it goes out without the whole place. What a program sends in "
                 "the same place is removed."
             }
-            @for (index, row) in rows.iter().enumerate() { (place(index, row, focus, wrong == Some(index + 1))) }
+            @for (index, row) in rows.iter().enumerate() {
+                @let first_wrong = wrong.unwrap_or(1) == index + 1 && has_error("places", error);
+                @let focus = if first_wrong { format!("place-{index}-name") } else { focus.to_owned() };
+                (place(index, row, &focus, wrong == Some(index + 1)))
+            }
             @if rows.len() < MAX_ROWS { (add_place()) } @else { (no_more("places")) }
         }
     }
@@ -111,7 +109,8 @@ fn place(index: usize, row: &PlaceRow, focus: &str, is_wrong: bool) -> Markup {
             div.part {
                 label for=(id(part)) { (label) }
                 input.mono id=(id(part)) name=(id(part)) type="text" value=(value) placeholder=(example) list=[list]
-                    autocomplete="off" autocapitalize="none" spellcheck="false" aria-invalid=[wrong] autofocus[id(part) == focus];
+                    autocomplete="off" autocapitalize="none" spellcheck="false" aria-invalid=[wrong]
+                    aria-describedby=[wrong.map(|_| "places-help")] autofocus[id(part) == focus];
             }
         }
     };

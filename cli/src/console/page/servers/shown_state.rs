@@ -1,6 +1,8 @@
 //! The state of a server that a form was made for.
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use maud::{Markup, html};
+use prost::Message as _;
 use proto::injector::v1::Server;
 
 use crate::{
@@ -8,12 +10,14 @@ use crate::{
     failure::{Failure, FailureKind},
 };
 
-/// Names one state of one server. A revision alone does not: a server that was deleted and added again under the same name begins
-/// at revision 1 again.
+/// Names one state of one server, and has the settings of that state. A revision alone names no state: a server that was deleted and
+/// added again under the same name begins at revision 1 again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ShownState {
     uid: String,
     revision: u64,
+    /// The encoded [`Server`] in Base64; empty when the form did not send it.
+    settings: String,
 }
 
 impl ShownState {
@@ -21,7 +25,14 @@ impl ShownState {
         Self {
             uid: server.uid.clone(),
             revision: server.revision,
+            settings: STANDARD.encode(server.encode_to_vec()),
         }
+    }
+
+    /// Returns the server as the form was made for it.
+    pub(super) fn server(&self) -> Option<Server> {
+        let encoded = Some(&self.settings).filter(|settings| !settings.is_empty());
+        Server::decode(STANDARD.decode(encoded?).ok()?.as_slice()).ok()
     }
 
     /// Reads the state from the hidden fields of a form.
@@ -29,21 +40,31 @@ impl ShownState {
         Self {
             uid: fields.text("uid").to_owned(),
             revision: fields.number("revision"),
+            settings: fields.text("shown").to_owned(),
         }
     }
 
     /// Returns the hidden fields.
     pub(super) fn fields(&self) -> Markup {
-        let Self { uid, revision } = self;
+        let Self {
+            uid,
+            revision,
+            settings,
+        } = self;
         html! {
             input type="hidden" name="uid" value=(uid);
             input type="hidden" name="revision" value=(revision);
+            input type="hidden" name="shown" value=(settings);
         }
     }
 
     /// Returns the error of a form whose state is not the present one.
     pub(super) fn compare(&self, present: &Server) -> Result<(), FormError> {
-        let Self { uid, revision } = self;
+        let Self {
+            uid,
+            revision,
+            settings: _,
+        } = self;
         let message = if *uid != present.uid {
             "somebody else deleted the server meanwhile, and added another one of the same name"
         } else if *revision != present.revision {
@@ -71,7 +92,7 @@ mod tests {
         assert!(shown.compare(&server("u", 1)).is_ok());
         for (present, word) in [(server("u", 2), "changed"), (server("v", 1), "deleted")] {
             let error = shown.compare(&present).err();
-            let message = error_summary(error.as_ref()).into_string();
+            let message = error_summary(error.as_ref(), &[]).into_string();
             assert!(message.contains(word), "{message}");
         }
     }

@@ -63,6 +63,74 @@ impl ServerForm {
     }
 }
 
+impl ServerForm {
+    /// Takes the settings of `present` where the person left those that the form had `shown`.
+    pub(super) fn merge(&mut self, shown: &Self, present: &Self) {
+        let has_shown_credential = self.credential() == shown.credential();
+        let Self {
+            entry: _,
+            name: _,
+            url,
+            description,
+            auth,
+            bearer,
+            secrets,
+            places,
+            paths,
+            grpc_methods,
+            all_messages,
+            secrets_field,
+            origins,
+            ca_pem,
+            server_name,
+            client_cert,
+            allow_bound,
+            allow_plaintext,
+            protocol,
+            scrub,
+            on_echo,
+            oauth,
+        } = self;
+        for (entered, shown, present) in [
+            (url, &shown.url, &present.url),
+            (description, &shown.description, &present.description),
+            (paths, &shown.paths, &present.paths),
+            (grpc_methods, &shown.grpc_methods, &present.grpc_methods),
+            (secrets_field, &shown.secrets_field, &present.secrets_field),
+            (origins, &shown.origins, &present.origins),
+            (ca_pem, &shown.ca_pem, &present.ca_pem),
+            (server_name, &shown.server_name, &present.server_name),
+            (client_cert, &shown.client_cert, &present.client_cert),
+        ] {
+            take(entered, shown, present);
+        }
+        for (entered, shown, present) in [
+            (all_messages, shown.all_messages, present.all_messages),
+            (allow_bound, shown.allow_bound, present.allow_bound),
+            (allow_plaintext, shown.allow_plaintext, present.allow_plaintext),
+        ] {
+            take(entered, &shown, &present);
+        }
+        take(protocol, &shown.protocol, &present.protocol);
+        take(scrub, &shown.scrub, &present.scrub);
+        take(on_echo, &shown.on_echo, &present.on_echo);
+        take(oauth, &shown.oauth, &present.oauth);
+        // The credential is one setting: its way and its secrets belong together.
+        if has_shown_credential {
+            *auth = present.auth;
+            bearer.clone_from(&present.bearer);
+            secrets.clone_from(&present.secrets);
+            places.clone_from(&present.places);
+        }
+    }
+}
+
+fn take<T: PartialEq + Clone>(entered: &mut T, shown: &T, present: &T) {
+    if entered == shown {
+        entered.clone_from(present);
+    }
+}
+
 fn keep(sent: &mut String, stored: &String) {
     if is_same(sent, stored) {
         sent.clone_from(stored);
