@@ -186,7 +186,7 @@ async fn an_error_has_the_message_of_the_api_and_the_token_is_read_for_each_call
     let api = FakeApi::start().await;
     let client = api.client();
     let token = api.service_account.path().join("token");
-    std::fs::write(&token, "an expired token").unwrap();
+    std::fs::write(&token, "expired").unwrap();
     let refused = client.get(SECRET).await.unwrap_err().to_string();
     assert_eq!(
         refused,
