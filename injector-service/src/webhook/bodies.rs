@@ -134,11 +134,12 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn peers_that_hold_all_places_lose_one_to_a_newcomer() {
-        let bodies = Arc::new(Bodies::new());
-        for number in 1..=12 {
-            stall(&bodies, number, 200);
+        let bodies = Bodies::new();
+        let holders = (1..=4).flat_map(|number| [number; MAX_BODIES_OF_PEER]);
+        for number in holders {
+            let permit = bodies.acquire(&peer(number)).await.unwrap();
+            tokio::spawn(async move { permit.receive(pending::<()>()).await });
         }
-        tokio::task::yield_now().await;
         let permit = bodies.acquire(&peer(100)).await.unwrap();
         assert_eq!(permit.receive(async { "body" }).await, Ok("body"));
     }
