@@ -277,9 +277,9 @@ impl Slot {
 
     /// Notes that a call begins on the connection. The call runs until the returned value is dropped.
     #[must_use]
-    pub fn begin_call(self: &Arc<Self>) -> RunningCall {
+    pub fn begin_call(self: &Arc<Self>) -> SlotCall {
         self.call_began();
-        RunningCall(self.clone())
+        SlotCall(self.clone())
     }
 
     /// Notes that a call begins on the connection.
@@ -322,9 +322,9 @@ impl Slot {
 }
 
 /// A running call, which keeps its connection from counting as idle.
-pub struct RunningCall(Arc<Slot>);
+pub struct SlotCall(Arc<Slot>);
 
-impl Drop for RunningCall {
+impl Drop for SlotCall {
     fn drop(&mut self) {
         self.0.call_ended();
     }

@@ -12,7 +12,7 @@ use std::{
 use axum::{Router, body::Body as AnyBody};
 use chassis::{
     caller::Peer,
-    connection_slots::{Eviction, Holder, RunningCall, Slot, Slots},
+    connection_slots::{Eviction, Holder, Slot, SlotCall, Slots},
     listen,
     tls::{PeerTrust, ServerTls},
 };
@@ -323,7 +323,7 @@ async fn serve_connection(
 /// The body of an answer. A backup or an event stream is sent long after its handler has returned, and the request runs until then.
 struct RunningBody {
     body: AnyBody,
-    _running: RunningCall,
+    _running: SlotCall,
 }
 
 impl Body for RunningBody {

@@ -40,7 +40,7 @@ pub(super) struct BodyPermit {
 
 /// The body of a request was not received completely.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum BodyError {
+pub(super) enum BodyRefusal {
     #[error("the body did not arrive in time")]
     Late,
     #[error("the body arrived too slowly, and another request took its place")]
@@ -82,7 +82,7 @@ impl Bodies {
 impl BodyPermit {
     /// Receives `body`. A body that does not arrive within [`PROMPT`] can lose its place to another request. A body that has
     /// arrived keeps its place until the permit is dropped.
-    pub(super) async fn receive<T>(&self, body: impl Future<Output = T>) -> Result<T, BodyError> {
+    pub(super) async fn receive<T>(&self, body: impl Future<Output = T>) -> Result<T, BodyRefusal> {
         let mut body = std::pin::pin!(body);
         if let Ok(received) = time::timeout(PROMPT, body.as_mut()).await {
             return Ok(received);
@@ -91,9 +91,9 @@ impl BodyPermit {
         tokio::select! {
             received = time::timeout(BODY_TIMEOUT.saturating_sub(PROMPT), body) => {
                 self.slot.call_began();
-                received.map_err(|_| BodyError::Late)
+                received.map_err(|_| BodyRefusal::Late)
             }
-            () = self.slot.evicted() => Err(BodyError::Evicted),
+            () = self.slot.evicted() => Err(BodyRefusal::Evicted),
         }
     }
 }
@@ -158,7 +158,7 @@ mod tests {
         let bodies = Bodies::new();
         let permit = bodies.acquire(&peer(1)).await.unwrap();
         let began = time::Instant::now();
-        assert_eq!(permit.receive(pending::<()>()).await, Err(BodyError::Late));
+        assert_eq!(permit.receive(pending::<()>()).await, Err(BodyRefusal::Late));
         assert_eq!(began.elapsed(), BODY_TIMEOUT);
     }
 

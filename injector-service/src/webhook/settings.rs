@@ -71,7 +71,7 @@ pub struct WebhookSettings {
     /// Audience of the sidecars' tokens, which the vault's --jwt-issuer names
     #[arg(long, default_value = "aerostack-vault", value_name = "AUDIENCE")]
     pub token_audience: String,
-    /// Life of the sidecars' tokens, which the kubelet renews after 80 % of it: at least 10m
+    /// Life of the tokens of sidecars, from 10m to 24h; the kubelet renews a token after 80 % of its life
     #[arg(long, default_value = "1h", value_name = "DURATION")]
     pub token_expiration: String,
     #[allow(rustdoc::broken_intra_doc_links, reason = "an IPv6 address has brackets")]
@@ -90,7 +90,7 @@ pub struct WebhookSettings {
     /// Certificate chain of the HTTPS listener, PEM; read again when it changes
     #[arg(long, value_name = "FILE")]
     pub tls_cert: Option<PathBuf>,
-    /// Its private key, PEM
+    /// Private key of the certificate of --tls-cert, PEM
     #[arg(long, value_name = "FILE")]
     pub tls_key: Option<PathBuf>,
     /// Instead of --tls-cert: issue the certificate by an authority of the webhook's own, which is kept in this Secret and renews
