@@ -309,6 +309,25 @@ impl ServerForm {
         }
     }
 
+    /// Enters the name of a secret where the form takes one secret only.
+    pub(super) fn with_secret(mut self, secret: &str) -> Self {
+        if secret.is_empty() {
+            return self;
+        }
+        match (self.auth, self.secrets.as_mut_slice(), self.places.as_mut_slice()) {
+            (Auth::Bearer, ..) => secret.clone_into(&mut self.bearer.name),
+            (Auth::Headers | Auth::Body, [row], _) => secret.clone_into(&mut row.name),
+            (Auth::Places, _, [row]) => {
+                if let [only] = secrets_of(&row.injection()).as_slice() {
+                    let variable = |name: &str| format!("${{{name}}}");
+                    row.value = row.value.replace(&variable(only), &variable(secret));
+                }
+            }
+            _ => {}
+        }
+        self
+    }
+
     /// Finds the mistakes that the injector would not see, because it sees only the server.
     pub(super) fn check(&self) -> Result<(), FormError> {
         let has_variable = self.url.contains("${");
