@@ -379,3 +379,21 @@ async fn an_identity_that_may_not_change_secrets_gets_no_form_by_its_address() {
         );
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pasted_token_is_no_name_and_is_not_shown_again() {
+    let console = Console::start().await;
+    let mut browser = with_workspace(&console).await;
+    let token = "ghp_aB3dE5fG7hI9jK1lM3nO5pQ7rS9tU1vW3xY5";
+    let answer = browser
+        .post("/w/w/secrets", &[("name", token), ("value", "x")])
+        .await;
+    assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY);
+    let name = between(&answer.text, " id=\"name\"", ">");
+    assert!(
+        name.contains("aria-invalid=\"true\"") && answer.has("This looks like a credential"),
+        "{}",
+        answer.text
+    );
+    assert!(!answer.has(token), "{}", answer.text);
+}

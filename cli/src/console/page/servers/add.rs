@@ -90,7 +90,10 @@ pub(in crate::console) async fn add(
             warn(&visit.session, workspace.as_str(), warnings);
             see_other(&format!("/w/{workspace}/servers/{name}"))
         }
-        Err(error) => page(&visit, &workspace, &form, Some(&error), "").await,
+        Err(error) => {
+            form.forget_pasted_credentials(None);
+            page(&visit, &workspace, &form, Some(&error), "").await
+        }
     }
 }
 
@@ -161,7 +164,7 @@ async fn send(
     workspace: &WorkspaceName,
     form: &ServerForm,
 ) -> Result<(Server, Vec<Warning>), FormError> {
-    form.check()?;
+    form.check(None)?;
     let entry = entry(visit, &form.entry).await.map_err(FormError::from)?;
     let (server, catalog_entry) = with_entry(form.server(workspace.as_str()), entry.as_ref());
     let added = visit.app.services.add_server(server, catalog_entry).await;
