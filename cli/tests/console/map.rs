@@ -87,6 +87,11 @@ async fn the_map_shows_what_goes_where_and_what_does_not() {
     assert!(page.has("Calls to <b>api</b> go out without <b class=\"mono\">EXTRA</b>"));
     let table = between(&page.text, "<details class=\"map-table\">", "</details>");
     assert_eq!(table.matches("calls are refused: ").count(), 2);
+    assert!(
+        table.contains("href=\"/w/w/secrets/new?name=GONE\"")
+            && table.contains("href=\"/w/w/secrets/BOUND\""),
+        "{table}"
+    );
     assert_eq!(table.matches("calls go out without it").count(), 1);
     let unused = between(&page.text, "Secrets that no server gets", "</section>");
     assert!(unused.contains("SPARE") && !unused.contains("FREE"), "{unused}");

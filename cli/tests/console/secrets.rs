@@ -397,3 +397,19 @@ async fn a_pasted_token_is_no_name_and_is_not_shown_again() {
     );
     assert!(!answer.has(token), "{}", answer.text);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_of_something_that_is_gone_links_to_the_list() {
+    let console = Console::start().await;
+    let mut browser = with_workspace(&console).await;
+    for (path, list) in [
+        ("/w/w/secrets/GONE", "/w/w/secrets"),
+        ("/w/w/servers/gone", "/w/w/servers"),
+        ("/w/gone/secrets", "/"),
+    ] {
+        let page = browser.get(path).await;
+        assert_eq!(page.status, StatusCode::NOT_FOUND, "{path}");
+        let alert = between(&page.text, "role=\"alert\"", "</div>");
+        assert!(alert.contains(&format!("href=\"{list}\"")), "{path}: {alert}");
+    }
+}
