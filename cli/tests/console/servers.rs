@@ -903,3 +903,17 @@ async fn a_pasted_token_is_no_name_of_a_secret_and_is_not_shown_again() {
         answer.text
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_http_url_names_the_box_that_allows_it() {
+    let console = Console::start().await;
+    let mut browser = with_workspace(&console).await;
+    let answer = browser
+        .post(FORM, &bearer("api", "http://10.0.0.1", "TOKEN"))
+        .await;
+    let help = between(&answer.text, "id=\"url-help\"", "</div>");
+    assert!(
+        help.contains("or “Allow http:// to another machine”") && !help.contains("allow_plaintext"),
+        "{help}"
+    );
+}
