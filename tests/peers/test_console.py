@@ -145,9 +145,11 @@ def furnish(pair: Pair) -> None:
         pair.create_workspace(name)
     github = "https://api.github.com"
     pair.put_secret("shop", "GITHUB_TOKEN", "value-of-github", upstreamOrigins=[github], labels={"team": "payments"})
-    for name in ("SLACK_TOKEN", "A_SECRET_WITH_A_VERY_LONG_NAME_THAT_STILL_HAS_TO_FIT_ON_A_NARROW_SCREEN"):
+    long = "A_SECRET_WITH_A_VERY_LONG_NAME_THAT_STILL_HAS_TO_FIT_ON_A_NARROW_SCREEN"
+    for name in ("SLACK_TOKEN", long):
         pair.put_secret("shop", name, "value-of-another")
     pair.add_server("shop", "github", github, ["GITHUB_TOKEN"])
+    pair.add_server("shop", "long", github, [f"MISSING_{long}"])
 
 
 @pytest.fixture
