@@ -20,6 +20,7 @@ mod manifest;
 mod model;
 mod output;
 mod pages;
+mod pasted_credential;
 pub mod pki;
 mod pki_command;
 mod plan_limit;

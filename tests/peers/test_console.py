@@ -33,6 +33,62 @@ const { wrongOrigin } = await import("data:text/javascript," + encodeURIComponen
 console.log(JSON.stringify(JSON.parse(table).map(([given]) => [given, wrongOrigin(given) === undefined])));
 """
 
+# A page with a part that changes by itself, whose console fails twice and then answers.
+CHECK_LIVE = """
+import { pathToFileURL } from "node:url";
+const answers = [null, { ok: false, status: 503 }, { ok: true, status: 200, text: async () => "" }];
+const notes = [];
+let refresh;
+globalThis.setTimeout = (task) => { refresh = task; };
+globalThis.document = {
+  visibilityState: "visible",
+  createElement: () => ({ attributes: {}, textContent: "", setAttribute(name, value) { this.attributes[name] = value; } }),
+};
+globalThis.fetch = async () => answers.shift() ?? Promise.reject(new Error("refused"));
+globalThis.DOMParser = class { parseFromString() { return { querySelector: () => null, body: { childNodes: [] } }; } };
+const element = {
+  attributes: [], childNodes: [], dataset: { live: "/status/live" }, classes: [],
+  classList: { toggle: (name, is) => notes.push(is) },
+  before: (note) => { element.note = note; },
+  cloneNode: () => ({ attributes: [], childNodes: [], append: () => {} }),
+};
+const { keepLive } = await import(pathToFileURL(process.argv[1]));
+keepLive(element);
+while (answers.length) { await refresh(); notes.push(element.note?.attributes.role, element.note?.textContent); }
+console.log(JSON.stringify(notes));
+"""
+
+# An activity page whose console ends while the page is open, and starts again.
+CHECK_STREAM = """
+import { pathToFileURL } from "node:url";
+const note = { textContent: "" };
+const notes = [];
+let source;
+globalThis.setTimeout = (task) => setImmediate(task);
+globalThis.addEventListener = () => {};
+globalThis.document = {
+  addEventListener: () => {},
+  querySelector: (selector) => selector === "[data-stream-note]" ? note : null,
+};
+globalThis.EventSource = class {
+  static CLOSED = 2;
+  listeners = {};
+  constructor() { source = this; }
+  addEventListener(name, listener) { this.listeners[name] = listener; }
+};
+const element = {
+  attributes: [], childNodes: [], dataset: { stream: "/w/w/activity/live" }, classList: { add: () => {} },
+  cloneNode: () => ({ attributes: [], childNodes: [], classList: { remove: () => {} } }),
+};
+const { streamActivity } = await import(pathToFileURL(process.argv[1]));
+streamActivity(element);
+source.onerror();
+notes.push(note.textContent);
+source.listeners.sample({ data: "" });
+notes.push(note.textContent);
+console.log(JSON.stringify(notes));
+"""
+
 VIEWER = "spiffe://aerostack.localhost/viewer"
 EDITOR = "spiffe://aerostack.localhost/editor"
 # Flags of both services.
@@ -89,9 +145,11 @@ def furnish(pair: Pair) -> None:
         pair.create_workspace(name)
     github = "https://api.github.com"
     pair.put_secret("shop", "GITHUB_TOKEN", "value-of-github", upstreamOrigins=[github], labels={"team": "payments"})
-    for name in ("SLACK_TOKEN", "A_SECRET_WITH_A_VERY_LONG_NAME_THAT_STILL_HAS_TO_FIT_ON_A_NARROW_SCREEN"):
+    long = "A_SECRET_WITH_A_VERY_LONG_NAME_THAT_STILL_HAS_TO_FIT_ON_A_NARROW_SCREEN"
+    for name in ("SLACK_TOKEN", long):
         pair.put_secret("shop", name, "value-of-another")
     pair.add_server("shop", "github", github, ["GITHUB_TOKEN"])
+    pair.add_server("shop", "long", github, [f"MISSING_{long}"])
 
 
 @pytest.fixture
@@ -153,6 +211,29 @@ def test_the_form_finds_the_origins_that_the_vault_would_refuse() -> None:
     command = ["node", "--input-type=module", "-e", CHECK_ORIGINS, str(script), str(table)]
     found = subprocess.run(command, capture_output=True, text=True, check=True)
     assert json.loads(found.stdout) == json.loads(table.read_text())
+
+
+def of_script(check: str, script: str) -> list[object]:
+    """Runs a check of a script of the console, and returns what it prints."""
+    path = REPOSITORY / "cli/src/console/assets" / script
+    command = ["node", "--input-type=module", "-e", check, str(path)]
+    found = subprocess.run(command, capture_output=True, text=True, check=True)
+    return json.loads(found.stdout)
+
+
+def test_a_page_says_since_when_its_console_does_not_answer() -> None:
+    stale, role, silent, still_stale, _, failing, again_stale, _, ended = of_script(CHECK_LIVE, "live.js")
+    assert (stale, still_stale, again_stale) == (True, True, False)
+    assert role == "status"
+    assert re.fullmatch(r"The console has not answered since \d\d:\d\d UTC. The page shows old figures.", str(silent))
+    assert re.fullmatch(r"There have been no new figures since \d\d:\d\d UTC. The page shows old figures.", str(failing))
+    assert ended == ""
+
+
+def test_an_activity_says_since_when_its_console_does_not_answer() -> None:
+    silent, ended = of_script(CHECK_STREAM, "activity.js")
+    assert re.fullmatch(r"The console has not answered since \d\d:\d\d UTC. The page shows old figures.", str(silent))
+    assert ended == ""
 
 
 def test_everything_can_be_done_with_the_mouse(fresh: Pair, serve: Callable[..., Console]) -> None:

@@ -12,7 +12,7 @@ const CSS: &str = "text/css; charset=utf-8";
 const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// Name, media type and content of each file.
-const ASSETS: [(&str, &str, &str); 12] = [
+const ASSETS: [(&str, &str, &str); 13] = [
     ("activity.js", JAVASCRIPT, include_str!("assets/activity.js")),
     ("console.css", CSS, include_str!("assets/console.css")),
     ("console.js", JAVASCRIPT, include_str!("assets/console.js")),
@@ -31,6 +31,7 @@ const ASSETS: [(&str, &str, &str); 12] = [
         JAVASCRIPT,
         include_str!("assets/server_form.js"),
     ),
+    ("silence.js", JAVASCRIPT, include_str!("assets/silence.js")),
     ("values.js", JAVASCRIPT, include_str!("assets/values.js")),
     ("icon.svg", "image/svg+xml", include_str!("assets/icon.svg")),
 ];

@@ -254,6 +254,8 @@ fn session_of(app: &SharedApp, headers: &HeaderMap, user: Option<&Principal>) ->
 pub(super) struct PageRequest {
     pub(super) app: SharedApp,
     pub(super) session: Arc<Session>,
+    /// The path that was asked for.
+    pub(super) path: String,
     /// True for a request that changes nothing, and that the page may repeat.
     pub(super) is_read: bool,
     /// True when the navigation offers the keys and backups.
@@ -278,6 +280,7 @@ impl FromRequestParts<SharedApp> for PageRequest {
         Ok(Self {
             app: app.clone(),
             session,
+            path: parts.uri.path().to_owned(),
             is_read: parts.method.is_safe(),
             offers_administration: app.services.may_administer_vault().await,
         })

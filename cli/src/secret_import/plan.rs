@@ -90,13 +90,21 @@ impl ImportPlan {
     /// Returns what the plan of the workspace does not take, as a sentence without its full stop, if it does not take all. `room` is
     /// the number of new secrets that the workspace still takes; `None` for any number, or when it is not known.
     pub(crate) fn excess(&self, room: Option<u64>) -> Option<String> {
-        let room = usize::try_from(room?).unwrap_or(usize::MAX);
         let new = self.new_count();
-        let fitting = match room {
+        let fitting = match new - self.excess_count(room) {
+            fitting if fitting == new => return None,
             0 => "none".to_owned(),
-            room => format!("only {room}"),
+            fitting => format!("only {fitting}"),
         };
-        (new > room).then(|| format!("{fitting} of the {new} new secrets fit into the plan of the workspace"))
+        Some(format!(
+            "{fitting} of the {new} new secrets fit into the plan of the workspace"
+        ))
+    }
+
+    /// Returns the number of new secrets that the plan of the workspace does not take.
+    pub(crate) fn excess_count(&self, room: Option<u64>) -> usize {
+        let room = room.map_or(usize::MAX, |room| usize::try_from(room).unwrap_or(usize::MAX));
+        self.new_count().saturating_sub(room)
     }
 
     /// Returns the number of secrets that do not exist yet.

@@ -13,7 +13,7 @@ use super::{edits::without_final_newline, prompt};
 use crate::failure::{Failure, FailureKind};
 
 /// Bytes of a value that are read at most. A secret may have 64 KiB; the 3 bytes more are a final `\r\n`, and one byte
-/// that lets the vault see that the value is too long.
+/// that shows that the value is too long.
 const MAX_VALUE: u64 = 64 * 1024 + 3;
 
 /// Size of a file of many secrets from which on the file is refused, in bytes.

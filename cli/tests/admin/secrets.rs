@@ -493,3 +493,50 @@ async fn a_person_who_wants_to_read_a_value_learns_that_nothing_does() {
         "{message}"
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_value_that_is_too_long_is_refused_with_the_limit() {
+    let services = TestServices::with_workspace().await;
+    let set = ["workspace", "secret", "set", "w", "A", "-"];
+    let output = services.aerostack_with_input(&set, &[b'x'; 70_000]).await;
+    assert_eq!(output.code, 64, "{}", output.err);
+    assert!(
+        output.err.contains("the value of A has more than 65536 bytes"),
+        "{}",
+        output.err
+    );
+    let output = services.aerostack_with_input(&set, &[b'x'; 65_536]).await;
+    assert_eq!(output.code, 0, "{}", output.err);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pasted_token_is_no_name_of_a_secret() {
+    let services = TestServices::with_workspace().await;
+    let token = "ghp_aB3dE5fG7hI9jK1lM3nO5pQ7rS9tU1vW3xY5";
+    let url = "https://api.example.com";
+    for command in [
+        &["workspace", "secret", "set", "w", token, "x"][..],
+        &[
+            "workspace",
+            "server",
+            "add",
+            "w",
+            "api",
+            "--url",
+            url,
+            "--secrets",
+            token,
+        ],
+    ] {
+        let output = services.aerostack(command).await;
+        assert_eq!(output.code, 64, "{}", output.err);
+        assert!(output.err.contains("looks like a credential"), "{}", output.err);
+        for text in [token, &token.to_uppercase()] {
+            assert!(
+                !output.err.contains(text) && !output.out.contains(text),
+                "{}",
+                output.err
+            );
+        }
+    }
+}

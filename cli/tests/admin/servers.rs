@@ -326,3 +326,16 @@ async fn a_secret_that_does_not_exist_is_reported_when_its_server_is_added() {
         .fails(64, &[&update[..], &all, &["--required", "GITHUB_TOKEN"]].concat())
         .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_http_url_names_the_flag_that_allows_it() {
+    let services = TestServices::with_workspace().await;
+    let url = "http://10.0.0.1";
+    let add = ["workspace", "server", "add", "w", "api", "--url", url];
+    let output = services.aerostack(&add).await;
+    assert!(
+        output.err.contains("or --allow-plaintext") && !output.err.contains("allow_plaintext"),
+        "{}",
+        output.err
+    );
+}

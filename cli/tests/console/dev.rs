@@ -124,6 +124,17 @@ async fn the_demo_upstream_is_offered_as_a_server_and_keeps_its_port() {
         let form = browser.get("/w/demo/add-server/form?demo=yes").await;
         let url = crate::browser::between(&form.text, "value=\"http://127.0.0.1:", "\"");
         urls.push(url.to_owned());
+        // The demo has a server `echo` already.
+        assert!(form.has("value=\"echo-2\""), "{}", form.text);
+        let choice = browser.get("/w/demo/add-server?secret=DEMO_TOKEN").await;
+        let path = "/w/demo/add-server/form?secret=DEMO_TOKEN&amp;demo=yes";
+        assert!(choice.has(&format!("href=\"{path}\"")), "{}", choice.text);
+        let form = browser.get(&path.replace("&amp;", "&")).await;
+        assert!(
+            form.has("name=\"bearer\" type=\"text\" value=\"DEMO_TOKEN\""),
+            "{}",
+            form.text
+        );
     }
     assert_eq!(urls[0], urls[1]);
 }

@@ -12,6 +12,7 @@ use rustix::process::{Signal, kill_process};
 
 use crate::{
     browser::{Answer, Browser, Console, between},
+    services,
     support::dev::PATIENCE,
 };
 
@@ -310,7 +311,8 @@ async fn a_preview_says_what_does_not_fit_into_the_plan_and_what_is_left_out() {
     let lines: String = (0..11).map(|index| format!("KEY_{index}=1\n")).collect();
     let (_, preview) = preview(&mut browser, &format!("{lines}EMPTY=\nNOTE=x # a note\n")).await;
     for text in [
-        "Only 10 of the 11 new secrets fit into the plan of the workspace.",
+        "Only 10 of the 11 new secrets fit into the plan of the workspace. The vault refuses the others.",
+        "Store 10 secrets",
         "<a href=\"/w/w/settings\">Choose a larger plan</a>",
         "The console keeps the values until",
         "There is no value.",
@@ -318,6 +320,18 @@ async fn a_preview_says_what_does_not_fit_into_the_plan_and_what_is_left_out() {
     ] {
         assert!(preview.has(text), "{text}: {}", preview.text);
     }
+    services::put_many(&console, 10).await;
+    let full = browser.get(PREVIEW).await;
+    assert!(
+        full.has("None of the 11 new secrets fit into the plan of the workspace. The vault refuses them."),
+        "{}",
+        full.text
+    );
+    assert!(
+        !full.has("Store 1") && full.has("Forget the text now"),
+        "{}",
+        full.text
+    );
     let settings = browser.get("/w/w/settings").await;
     let revision = between(&settings.text, "name=\"revision\" value=\"", "\"");
     let larger = [("plan", "pro"), ("kept_versions", "3"), ("revision", revision)];

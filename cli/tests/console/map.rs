@@ -87,6 +87,16 @@ async fn the_map_shows_what_goes_where_and_what_does_not() {
     assert!(page.has("Calls to <b>api</b> go out without <b class=\"mono\">EXTRA</b>"));
     let table = between(&page.text, "<details class=\"map-table\">", "</details>");
     assert_eq!(table.matches("calls are refused: ").count(), 2);
+    assert!(
+        table.contains("href=\"/w/w/secrets/new?name=GONE\"")
+            && table.contains("href=\"/w/w/secrets/BOUND\""),
+        "{table}"
+    );
+    // Every call to the only server is refused.
+    assert!(page.has("No secret goes to a server."), "{}", page.text);
+    add_server(&console, "open", "https://open.example", &["FREE"], &[]).await;
+    let page = browser.get("/w/w/map").await;
+    assert!(page.has("1 of 4 secrets go to 1 server."), "{}", page.text);
     assert_eq!(table.matches("calls go out without it").count(), 1);
     let unused = between(&page.text, "Secrets that no server gets", "</section>");
     assert!(unused.contains("SPARE") && !unused.contains("FREE"), "{unused}");

@@ -86,7 +86,7 @@ async fn a_secret_is_added_replaced_restored_and_deleted_by_forms() {
         .await;
     assert!(
         page.has("is the present one again, as version 3")
-            && page.has("href=\"/w/w/add-server/form?secret=GITHUB_TOKEN\""),
+            && page.has("href=\"/w/w/add-server?secret=GITHUB_TOKEN\""),
         "{}",
         page.text
     );
@@ -377,5 +377,39 @@ async fn an_identity_that_may_not_change_secrets_gets_no_form_by_its_address() {
             "{form}: {}",
             page.text
         );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pasted_token_is_no_name_and_is_not_shown_again() {
+    let console = Console::start().await;
+    let mut browser = with_workspace(&console).await;
+    let token = "ghp_aB3dE5fG7hI9jK1lM3nO5pQ7rS9tU1vW3xY5";
+    let answer = browser
+        .post("/w/w/secrets", &[("name", token), ("value", "x")])
+        .await;
+    assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY);
+    let name = between(&answer.text, " id=\"name\"", ">");
+    assert!(
+        name.contains("aria-invalid=\"true\"") && answer.has("This looks like a credential"),
+        "{}",
+        answer.text
+    );
+    assert!(!answer.has(token), "{}", answer.text);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_of_something_that_is_gone_links_to_the_list() {
+    let console = Console::start().await;
+    let mut browser = with_workspace(&console).await;
+    for (path, list) in [
+        ("/w/w/secrets/GONE", "/w/w/secrets"),
+        ("/w/w/servers/gone", "/w/w/servers"),
+        ("/w/gone/secrets", "/"),
+    ] {
+        let page = browser.get(path).await;
+        assert_eq!(page.status, StatusCode::NOT_FOUND, "{path}");
+        let alert = between(&page.text, "role=\"alert\"", "</div>");
+        assert!(alert.contains(&format!("href=\"{list}\"")), "{path}: {alert}");
     }
 }

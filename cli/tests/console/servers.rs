@@ -868,3 +868,52 @@ async fn a_secret_that_is_bound_to_another_origin_is_refused_at_its_field() {
     let help = between(&answer.text, "id=\"bearer-help\"", "</div>");
     assert!(help.contains("Send only to"), "{help}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pasted_token_is_no_name_of_a_secret_and_is_not_shown_again() {
+    let console = Console::start().await;
+    let mut browser = with_workspace(&console).await;
+    let token = "ghp_aB3dE5fG7hI9jK1lM3nO5pQ7rS9tU1vW3xY5";
+    let form = browser.get(FORM).await;
+    assert!(
+        form.has("Name of the secret that holds the token"),
+        "{}",
+        form.text
+    );
+    let answer = browser
+        .post(FORM, &bearer("api", "https://api.example.com", token))
+        .await;
+    assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY);
+    let help = between(&answer.text, "id=\"bearer-help\"", "</div>");
+    assert!(help.contains("This looks like a credential"), "{}", answer.text);
+    assert!(
+        !answer.has(token) && !answer.has(&token.to_uppercase()),
+        "{}",
+        answer.text
+    );
+    let fields = bearer("api", "https://api.example.com", "TOKEN");
+    browser.change(FORM, &fields).await;
+    let form = browser.get("/w/w/servers/api/edit").await;
+    let state = state(&form);
+    let edited = of_state(&state, &bearer("api", "https://api.example.com", token));
+    let answer = browser.post("/w/w/servers/api/edit", &edited).await;
+    assert!(
+        answer.has("This looks like a credential") && !answer.has(token),
+        "{}",
+        answer.text
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_http_url_names_the_box_that_allows_it() {
+    let console = Console::start().await;
+    let mut browser = with_workspace(&console).await;
+    let answer = browser
+        .post(FORM, &bearer("api", "http://10.0.0.1", "TOKEN"))
+        .await;
+    let help = between(&answer.text, "id=\"url-help\"", "</div>");
+    assert!(
+        help.contains("or “Allow http:// to another machine”") && !help.contains("allow_plaintext"),
+        "{help}"
+    );
+}

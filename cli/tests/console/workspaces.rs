@@ -122,6 +122,9 @@ async fn settings_that_are_refused_keep_what_was_entered() {
         "{}",
         answer.text
     );
+    let help = between(&answer.text, "id=\"kept_versions-help\"", "</div>");
+    assert!(help.contains("Enter a number from 1 to 100."), "{}", answer.text);
+    assert!(!answer.has("role=\"alert\""), "{}", answer.text);
     let colleague = [
         ("plan", "starter"),
         ("kept_versions", "4"),

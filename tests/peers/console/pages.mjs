@@ -1,3 +1,6 @@
+// A secret that a server names and the vault does not have.
+const MISSING = "/w/shop/secrets/MISSING_A_SECRET_WITH_A_VERY_LONG_NAME_THAT_STILL_HAS_TO_FIT_ON_A_NARROW_SCREEN";
+
 // The pages of the console for an installation with the workspace `shop`, which has secrets and servers. The tests of accessibility
 // and layout look at each of them: a new page needs one line.
 export const PAGES = [
@@ -16,6 +19,9 @@ export const PAGES = [
   "/w/shop/servers/github/edit",
   "/w/shop/servers/github/delete",
   "/w/shop/servers/github/call",
+  "/w/shop/servers/long",
+  "/w/shop/servers/long/call",
+  MISSING,
   "/w/shop/add-server",
   "/w/shop/add-server/form",
   "/w/shop/map",
@@ -33,7 +39,7 @@ export const PAGES = [
 ];
 
 // The status of the pages that are not answered with 200.
-const STATUS = { "/nowhere": 404 };
+const STATUS = { "/nowhere": 404, [MISSING]: 404 };
 
 export const statusOf = (path) => STATUS[path] ?? 200;
 

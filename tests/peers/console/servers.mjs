@@ -30,7 +30,7 @@ async function addServer(page) {
   await field(page, "Name").first().fill("ledger");
   await field(page, "URL").fill(config.upstream);
   await page.getByRole("radio", { name: /^Bearer token/ }).check();
-  await field(page, "Secret with the token").fill("LEDGER_TOKEN");
+  await field(page, "Name of the secret that holds the token").fill("LEDGER_TOKEN");
   // The picture beside the form shows the request before it is sent.
   await page.getByRole("complementary").getByText("LEDGER_TOKEN").first().waitFor();
   await click(page, "button", "Add server");

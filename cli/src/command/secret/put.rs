@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use prost_types::Timestamp;
 use proto::{
     Reason, SecretName,
+    secret_value::MAX_SIZE,
     vault::v1::{self as api, GetSecretMetadataRequest, PutSecretRequest, PutSecretResponse},
 };
 use serde::Serialize;
@@ -50,6 +51,11 @@ impl PutOptions {
         value: Zeroizing<Vec<u8>>,
     ) -> Result<PutResult, Failure> {
         let value = self.edits.apply(name.as_str(), value)?;
+        // The command reads no more of a longer value, so the vault could not name its size.
+        if value.len() > MAX_SIZE {
+            let message = format!("the value of {name} has more than {MAX_SIZE} bytes");
+            return Err(Failure::new(FailureKind::Usage, message));
+        }
         let read = async || self.current(vault, name).await;
         let put = async |request| vault.answer(client(vault).put_secret(request)).await;
         let (before, answer) = self.read_and_put(name, &value, read, put).await?;

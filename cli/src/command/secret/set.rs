@@ -16,6 +16,7 @@ use crate::{
     failure::{Failure, FailureKind},
     model::Secret,
     output::{OutputArgs, Report},
+    pasted_credential,
     value::{Edits, ValueSource, env_file, read_text},
 };
 
@@ -91,6 +92,8 @@ impl SetSecretArgs {
             (_, Some(file)) => set_all(&options, &file, vault, output).await,
             (given, None) => {
                 let given = given.unwrap_or_default();
+                pasted_credential::check(&given)
+                    .map_err(|pasted| Failure::new(FailureKind::Usage, pasted))?;
                 let name = secret_name(&given)?;
                 let value = ValueSource::from_args(value, from_file)?.read(name.as_str())?;
                 let result = options.put(vault, &name, value).await?;

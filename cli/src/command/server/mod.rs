@@ -219,7 +219,18 @@ async fn send(
         server: Some(server),
         catalog_entry,
     };
-    injector.answer(client(injector).add_server(request)).await
+    let answer = injector.answer(client(injector).add_server(request)).await;
+    answer.map_err(with_flag)
+}
+
+/// Returns a refusal of a URL with the flag in place of the setting.
+fn with_flag(failure: Failure) -> Failure {
+    Failure {
+        message: failure
+            .message
+            .replace("or allow_plaintext", "or --allow-plaintext"),
+        ..failure
+    }
 }
 
 /// Returns `server` with the name `name` if it has none.
@@ -296,7 +307,8 @@ async fn update(args: UpdateServerArgs, injector: &Remote) -> Result<Report, Fai
         server: Some(server),
         update_mask: Some(prost_types::FieldMask { paths }),
     };
-    let answer = injector.answer(client(injector).update_server(request)).await?;
+    let answer = injector.answer(client(injector).update_server(request)).await;
+    let answer = answer.map_err(with_flag)?;
     stored(output, answer.server, answer.warnings, "updated in")
 }
 

@@ -9,7 +9,10 @@ use super::{
     ca_file,
     injection::{self, RequiredSecrets},
 };
-use crate::failure::{Failure, FailureKind};
+use crate::{
+    failure::{Failure, FailureKind},
+    pasted_credential,
+};
 
 /// The place of a server's secrets in a request.
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -239,6 +242,9 @@ impl SpecArgs {
             oauth,
             description,
         } = self;
+        for name in secrets.iter().flatten() {
+            pasted_credential::check(name).map_err(|pasted| Failure::new(FailureKind::Usage, pasted))?;
+        }
         let sets_injections = !inject.is_empty();
         if sets_injections {
             server.injections = inject;

@@ -1,15 +1,17 @@
 // Shows every sample that the console takes, while the page is open. The server draws; the script takes over what changed.
 
 import { morph } from "./morph.js";
+import { silence } from "./silence.js";
 
 const RETRY_MS = 5000;
 
 export function streamActivity(element) {
   const pause = document.querySelector("[data-pause]");
   const note = document.querySelector("[data-stream-note]");
+  const silent = silence(note);
   let source;
   let timer;
-  const say = (text) => { if (note) note.textContent = text; };
+  const say = (text) => { note.textContent = text; };
   const close = () => {
     clearTimeout(timer);
     source?.close();
@@ -19,7 +21,8 @@ export function streamActivity(element) {
   const refused = async () => {
     const answer = await fetch(location.href).catch(() => null);
     if (answer?.status === 401) location.reload();
-    else if (!isPaused()) timer = setTimeout(open, RETRY_MS);
+    else silent.begin(Boolean(answer));
+    if (!isPaused()) timer = setTimeout(open, RETRY_MS);
   };
   const open = () => {
     close();
@@ -29,16 +32,19 @@ export function streamActivity(element) {
       fresh.innerHTML = data;
       fresh.classList.remove("stale");
       morph(element, fresh);
+      silent.end();
       say("");
     });
     // The session has too many live pages. This one goes on when it is looked at again.
     source.addEventListener("replaced", () => {
       close();
+      silent.end();
       element.classList.add("stale");
       say("Stopped, because other pages of this console are live.");
     });
     source.onerror = () => {
       element.classList.add("stale");
+      silent.begin(false);
       if (source?.readyState === EventSource.CLOSED) {
         close();
         refused();
@@ -50,6 +56,7 @@ export function streamActivity(element) {
     pause.setAttribute("aria-pressed", String(!isPaused()));
     if (isPaused()) {
       close();
+      silent.end();
       say("Paused.");
     } else open();
   });

@@ -1,6 +1,7 @@
 // Parts of a page that change by themselves.
 
 import { morph } from "./morph.js";
+import { silence } from "./silence.js";
 
 const INTERVAL_MS = 5000;
 
@@ -23,13 +24,20 @@ function update(element, page) {
 // Loads the content of an element again and again while the page is visible. Content with `data-next` is the last: the page goes on
 // to that path.
 export function keepLive(element) {
+  const note = document.createElement("p");
+  note.className = "stale-note";
+  note.setAttribute("role", "status");
+  element.before(note);
+  const silent = silence(note);
   const interval = Number(element.dataset.interval) || INTERVAL_MS;
   const refresh = async () => {
     if (document.visibilityState === "visible") {
       const answer = await load(element.dataset.live);
       if (answer?.status === 401) location.reload();
       element.classList.toggle("stale", !answer?.ok);
-      if (answer?.ok) {
+      if (!answer?.ok) silent.begin(Boolean(answer));
+      else {
+        silent.end();
         const page = new DOMParser().parseFromString(await answer.text(), "text/html");
         const next = page.querySelector("[data-next]");
         if (next) return location.replace(next.dataset.next);

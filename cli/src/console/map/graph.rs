@@ -1,6 +1,6 @@
 //! The secrets and the servers of a workspace, and the edges between them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proto::{injector::v1::Server, vault::v1::Secret};
 
@@ -93,6 +93,24 @@ impl Graph {
                 .collect(),
             edges,
         }
+    }
+
+    /// Returns the numbers of secrets that calls get and of servers that get one. A server whose calls are refused gets none.
+    pub(crate) fn sent(&self) -> (usize, usize) {
+        let refused = self.edges.iter();
+        let refused = refused.filter(|edge| matches!(edge.outcome, Outcome::Refused(_)));
+        let refused: BTreeSet<_> = refused.map(|edge| edge.server).collect();
+        let is_of_deleted = |server: usize| {
+            self.servers
+                .get(server)
+                .is_some_and(|server| server.is_of_deleted_workspace)
+        };
+        let sent = self.edges.iter().filter(|edge| {
+            edge.outcome == Outcome::Sent && !refused.contains(&edge.server) && !is_of_deleted(edge.server)
+        });
+        let secrets: BTreeSet<_> = sent.clone().map(|edge| edge.secret).collect();
+        let servers: BTreeSet<_> = sent.map(|edge| edge.server).collect();
+        (secrets.len(), servers.len())
     }
 
     /// Returns the secrets that no server gets.

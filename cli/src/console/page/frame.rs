@@ -3,6 +3,7 @@
 use axum::response::{IntoResponse as _, Response};
 use http::{HeaderValue, StatusCode, header};
 use maud::{Markup, html};
+use proto::Reason;
 
 use crate::{
     console::{
@@ -104,7 +105,12 @@ fn frame(visit: &PageRequest) -> Frame<'_> {
 pub(super) fn failure_page(visit: &PageRequest, section: Section, failure: Failure) -> Response {
     let title = title_of(failure.kind);
     let retries = visit.is_read && failure.kind == FailureKind::Unavailable;
+    let list = failure.reason.and_then(|reason| list_of(reason, &visit.path));
     let error = FormError::from(failure);
+    let error = match list {
+        Some((path, text)) => error.link(path, text),
+        None => error,
+    };
     let head = Head {
         title,
         section,
@@ -117,6 +123,21 @@ pub(super) fn failure_page(visit: &PageRequest, section: Section, failure: Failu
         @if retries { p.quiet { "This page tries again every few seconds." } }
     };
     (error.status, page(frame(visit), &head, &body)).into_response()
+}
+
+/// Returns the path of the list that lacks what the page at `path` is about, and the text of the link to the list.
+fn list_of(reason: Reason, path: &str) -> Option<(String, &'static str)> {
+    let workspace = path.strip_prefix("/w/").and_then(|rest| rest.split('/').next());
+    match (reason, workspace) {
+        (Reason::WorkspaceNotFound, _) => Some(("/".to_owned(), "Go to the list of workspaces")),
+        (Reason::SecretNotFound, Some(workspace)) => {
+            Some((format!("/w/{workspace}/secrets"), "Go to the list of secrets"))
+        }
+        (Reason::ServerNotFound, Some(workspace)) => {
+            Some((format!("/w/{workspace}/servers"), "Go to the list of servers"))
+        }
+        _ => None,
+    }
 }
 
 fn title_of(kind: FailureKind) -> &'static str {

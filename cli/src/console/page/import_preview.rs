@@ -180,6 +180,7 @@ fn preview(
     csrf: &str,
     error: Option<&FormError>,
 ) -> Markup {
+    let excess_count = plan.excess_count(room);
     html! {
         (secret_breadcrumb(workspace, None))
         div.heading {
@@ -195,7 +196,7 @@ fn preview(
             div.notice.warn {
                 (icon("warning"))
                 p {
-                    (sentence(&excess)) " The vault refuses the others. "
+                    (sentence(&excess)) " The vault refuses " (if excess_count == plan.new_count() { "them" } else { "the others" }) ". "
                     a href={ "/w/" (workspace) "/settings" } { "Choose a larger plan" } " first, and come back to this page."
                 }
             }
@@ -206,7 +207,7 @@ fn preview(
             p { "No entry of the text can be stored. " a href={ "/w/" (workspace) "/secrets/import" } { "Paste another text" } }
         } @else {
             (puts(&plan.puts))
-            (confirmation(*number, workspace, plan.puts.len(), entered, csrf, error))
+            (confirmation(*number, workspace, plan.puts.len() - excess_count, entered, csrf, error))
         }
     }
 }
@@ -293,6 +294,7 @@ fn row(put: &PlannedPut) -> Markup {
     }
 }
 
+/// `puts` is the number of secrets that the vault will take.
 fn confirmation(
     number: u64,
     workspace: &str,
@@ -302,13 +304,15 @@ fn confirmation(
     error: Option<&FormError>,
 ) -> Markup {
     html! {
-        h2 { "For all of these secrets" }
-        p.quiet { "A secret that is replaced keeps its origins and labels where these fields are empty." }
-        form.stack method="post" action={ "/w/" (workspace) "/secrets/import/preview" } {
-            (hidden(csrf))
-            input type="hidden" name="import" value=(number);
-            (metadata_fields(entered, error))
-            (submit(Submit::Primary, &format!("Store {}", count(puts, "secret")), &format!("/w/{workspace}/secrets/import")))
+        @if puts > 0 {
+            h2 { "For all of these secrets" }
+            p.quiet { "A secret that is replaced keeps its origins and labels where these fields are empty." }
+            form.stack method="post" action={ "/w/" (workspace) "/secrets/import/preview" } {
+                (hidden(csrf))
+                input type="hidden" name="import" value=(number);
+                (metadata_fields(entered, error))
+                (submit(Submit::Primary, &format!("Store {}", count(puts, "secret")), &format!("/w/{workspace}/secrets/import")))
+            }
         }
         form method="post" action={ "/w/" (workspace) "/secrets/import/discard" } {
             (hidden(csrf))

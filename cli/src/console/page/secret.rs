@@ -129,7 +129,7 @@ fn servers_of(
             Ok(servers) if servers.is_empty() => {
                 span.quiet { "none" }
                 @if may_edit {
-                    " " a href={ "/w/" (workspace) "/add-server/form?secret=" (secret) } { "Add a server that gets it" }
+                    " " a href={ "/w/" (workspace) "/add-server?secret=" (secret) } { "Add a server that gets it" }
                 }
             },
             Ok(servers) => (links_to(workspace, servers)),

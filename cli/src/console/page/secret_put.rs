@@ -27,6 +27,7 @@ use crate::{
         view::{FormError, Notice, Section},
     },
     failure::Failure,
+    pasted_credential,
     value::{Edits, to_wire},
 };
 
@@ -47,8 +48,14 @@ pub(in crate::console) async fn add(
     Change { visit, mut fields }: Change,
 ) -> Response {
     let value = fields.take_value("value");
-    let entered = SecretFields::of(&fields);
+    let mut entered = SecretFields::of(&fields);
     let workspace = workspace.as_str();
+    if let Err(pasted) = pasted_credential::check(&entered.name) {
+        // The page must not show the credential again.
+        entered.name.clear();
+        let error = FormError::at("name", &pasted.to_string());
+        return new_form(&visit, workspace, &entered, Some(&error));
+    }
     // `expected_version` 0 means that the secret must not exist yet. To replace one, the person sees its metadata first.
     match put(&visit, workspace, &entered.name, &entered, value, 0).await {
         Ok(answer) => {

@@ -8,7 +8,7 @@ use super::{
     frame::{Tab, failure_page, render_form, see_other, workspace_head},
     paths::InWorkspace,
     plan,
-    workspaces::kept_versions,
+    workspaces::{kept_versions, refusal},
 };
 use crate::{
     console::{
@@ -50,7 +50,7 @@ pub(in crate::console) async fn update(
             let error = FormError::from(failure).hint(present);
             page(&visit, workspace, Some(&entered), Some(error)).await
         }
-        Err(failure) => page(&visit, workspace, Some(&entered), Some(failure.into())).await,
+        Err(failure) => page(&visit, workspace, Some(&entered), Some(refusal(failure))).await,
     }
 }
 

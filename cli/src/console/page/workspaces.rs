@@ -8,13 +8,16 @@ use super::{
     frame::{breadcrumb, failure_page, render, render_form, see_other},
     plan,
 };
-use crate::console::{
-    fields::Fields,
-    guard::{Change, PageRequest, QueryFields},
-    view::{
-        FormError, Notice, Section, Submit, cell, count, date, empty, error_summary, field, has_error,
-        hidden, icon, invalid, submit,
+use crate::{
+    console::{
+        fields::Fields,
+        guard::{Change, PageRequest, QueryFields},
+        view::{
+            FormError, Notice, Section, Submit, cell, count, date, empty, error_summary, field, has_error,
+            hidden, icon, invalid, submit,
+        },
     },
+    failure::Failure,
 };
 
 /// The number of kept versions that the form proposes, which is the vault's default.
@@ -111,7 +114,7 @@ pub(in crate::console) async fn create(Change { visit, fields }: Change) -> Resp
                 .notify(Notice::done(format!("The workspace `{name}` was created.")));
             see_other(&format!("/w/{name}/secrets"))
         }
-        Err(failure) => new_form(&visit, &entered, Some(&failure.into())),
+        Err(failure) => new_form(&visit, &entered, Some(&refusal(failure))),
     }
 }
 
@@ -145,6 +148,14 @@ fn new_form(visit: &PageRequest, entered: &Workspace, error: Option<&FormError>)
         }
     };
     render_form(visit, "New workspace", Section::Workspaces, error, &body)
+}
+
+/// Returns the error of a workspace that the vault refused.
+pub(super) fn refusal(failure: Failure) -> FormError {
+    match failure.message.contains("workspace.kept_versions: ") {
+        true => FormError::at("kept_versions", "enter a number from 1 to 100"),
+        false => FormError::from(failure),
+    }
 }
 
 /// Returns the field for the number of versions that the vault keeps of each secret; 0 is the default number.

@@ -183,12 +183,16 @@ fn node(side: Side, middle: u32, height: u32, lines: &[(usize, &Edge)], link: &M
     }
 }
 
-fn secret_link(workspace: &str, secret: &SecretNode) -> Markup {
-    let path = match secret.state {
+/// Returns the path of the page about a secret, or of the form that adds a missing one.
+pub(super) fn secret_path(workspace: &str, secret: &SecretNode) -> String {
+    match secret.state {
         SecretState::Missing => format!("/w/{workspace}/secrets/new?name={}", secret.name),
         SecretState::Stored | SecretState::Expired => format!("/w/{workspace}/secrets/{}", secret.name),
-    };
-    html! { a.map-node href=(path) title=(secret.name) { (secret_label(secret)) } }
+    }
+}
+
+fn secret_link(workspace: &str, secret: &SecretNode) -> Markup {
+    html! { a.map-node href=(secret_path(workspace, secret)) title=(secret.name) { (secret_label(secret)) } }
 }
 
 fn server_link(workspace: &str, server: &ServerNode, lines: &[(usize, &Edge)]) -> Markup {

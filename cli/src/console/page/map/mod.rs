@@ -100,24 +100,20 @@ fn no_lines(workspace: &str) -> Markup {
     empty("map", "No secret goes anywhere", &text, &action)
 }
 
+/// Counts the secrets that calls get, and the servers that get them.
 fn summary(graph: &Graph) -> String {
-    let missing = graph
-        .secrets
-        .iter()
-        .filter(|secret| secret.state == SecretState::Missing)
+    let stored = graph.secrets.iter();
+    let stored = stored
+        .filter(|secret| secret.state != SecretState::Missing)
         .count();
-    let stored = graph.secrets.len() - missing;
-    let unused = graph.unused_secrets().len();
-    let used = match (stored - unused, unused) {
-        (used, 0) => count(used, "secret"),
-        (used, _) => format!("{used} of {}", count(stored, "secret")),
+    let (secrets, servers) = graph.sent();
+    let used = match secrets {
+        0 => return "No secret goes to a server.".to_owned(),
+        secrets if secrets == stored => count(secrets, "secret"),
+        secrets => format!("{secrets} of {}", count(stored, "secret")),
     };
-    let verb = if stored - unused == 1 && unused == 0 {
-        "goes"
-    } else {
-        "go"
-    };
-    format!("{used} {verb} to {}.", count(graph.servers.len(), "server"))
+    let verb = if secrets == 1 && stored == 1 { "goes" } else { "go" };
+    format!("{used} {verb} to {}.", count(servers, "server"))
 }
 
 fn legend() -> Markup {

@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use super::outcome_text;
+use super::{drawing::secret_path, outcome_text};
 use crate::console::{
     map::{Edge, Graph, Outcome, SecretNode, ServerNode},
     view::{cell, count},
@@ -33,7 +33,7 @@ fn row(workspace: &str, line: &Edge, secret: &SecretNode, server: &ServerNode) -
     html! {
         tr {
             th scope="row" { a href={ "/w/" (workspace) "/servers/" (server.name) } { (server.name) } }
-            (cell("Secret", &html! { a.mono href={ "/w/" (workspace) "/secrets/" (secret.name) } { (secret.name) } }))
+            (cell("Secret", &html! { a.mono href=(secret_path(workspace, secret)) { (secret.name) } }))
             (cell("Needed", &html! { span { @if line.is_required { "required" } @else { "optional" } } }))
             (cell("Sent to", &html! { span { @if secret.is_bound { "its origins" } @else { "any origin" } } }))
             (cell("At a call", &html! { span class=(badge) { (outcome_text::text(line.outcome)) } }))

@@ -39,24 +39,35 @@ pub(in crate::console) async fn new(
         return not_allowed(&visit);
     }
     let form = match entry(&visit, query.text("entry")).await {
-        Ok(Some(entry)) => ServerForm::of_entry(&entry),
-        Ok(None) => filled(&visit, &query),
+        Ok(Some(entry)) => ServerForm::of_entry(&entry).with_secret(query.text("secret")),
+        Ok(None) => filled(&visit, &workspace, &query).await,
         Err(failure) => return failure_page(&visit, Section::Workspaces, failure),
     };
     page(&visit, &workspace, &form, None, "").await
 }
 
 /// Returns the form without an entry. A page about a secret names the secret, and the choice of servers the demo upstream.
-fn filled(visit: &PageRequest, query: &Fields) -> ServerForm {
-    let mut form = ServerForm::new();
-    query.text("secret").clone_into(&mut form.bearer.name);
+async fn filled(visit: &PageRequest, workspace: &WorkspaceName, query: &Fields) -> ServerForm {
+    let mut form = ServerForm::new().with_secret(query.text("secret"));
     if let Some(upstream) = visit.app.demo_upstream
         && query.is_set("demo")
     {
-        "echo".clone_into(&mut form.name);
+        let servers = visit.app.services.servers(workspace.as_str()).await;
+        form.name = free_name("echo", &servers.unwrap_or_default());
         form.url = format!("http://{upstream}");
     }
     form
+}
+
+/// Returns `name`, or `name-2` and so on when the workspace has a server of this name.
+fn free_name(name: &str, servers: &[Server]) -> String {
+    let mut free = name.to_owned();
+    let mut number = 2;
+    while servers.iter().any(|server| server.name == free) {
+        free = format!("{name}-{number}");
+        number += 1;
+    }
+    free
 }
 
 pub(in crate::console) async fn add(
@@ -79,7 +90,10 @@ pub(in crate::console) async fn add(
             warn(&visit.session, workspace.as_str(), warnings);
             see_other(&format!("/w/{workspace}/servers/{name}"))
         }
-        Err(error) => page(&visit, &workspace, &form, Some(&error), "").await,
+        Err(error) => {
+            form.forget_pasted_credentials(None);
+            page(&visit, &workspace, &form, Some(&error), "").await
+        }
     }
 }
 
@@ -150,7 +164,7 @@ async fn send(
     workspace: &WorkspaceName,
     form: &ServerForm,
 ) -> Result<(Server, Vec<Warning>), FormError> {
-    form.check()?;
+    form.check(None)?;
     let entry = entry(visit, &form.entry).await.map_err(FormError::from)?;
     let (server, catalog_entry) = with_entry(form.server(workspace.as_str()), entry.as_ref());
     let added = visit.app.services.add_server(server, catalog_entry).await;

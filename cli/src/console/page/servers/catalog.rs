@@ -36,9 +36,21 @@ pub(in crate::console) async fn choose(
         if failure.kind == FailureKind::Unavailable {
             return failure_page(&visit, Section::Workspaces, failure);
         }
-        return choice(&visit, workspace.as_str(), "", &Err(failure));
+        return choice(
+            &visit,
+            workspace.as_str(),
+            query.text("secret"),
+            "",
+            &Err(failure),
+        );
     }
-    choice(&visit, workspace.as_str(), query.text("q"), &entries)
+    choice(
+        &visit,
+        workspace.as_str(),
+        query.text("secret"),
+        query.text("q"),
+        &entries,
+    )
 }
 
 /// Moves entries whose URL is only an example behind those of real servers.
@@ -47,9 +59,26 @@ fn examples_last(mut entries: Vec<CatalogEntry>) -> Vec<CatalogEntry> {
     entries
 }
 
+/// Returns the path of the form for a new server, which the secret `secret` is entered in unless it is empty.
+fn form_path(workspace: &str, secret: &str, more: &[(&str, &str)]) -> String {
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    if !secret.is_empty() {
+        query.append_pair("secret", secret);
+    }
+    query.extend_pairs(more);
+    let query = query.finish();
+    let path = format!("/w/{workspace}/add-server/form");
+    match query.as_str() {
+        "" => path,
+        query => format!("{path}?{query}"),
+    }
+}
+
+/// `secret` is the name of the secret that the server is to get, or empty.
 fn choice(
     visit: &PageRequest,
     workspace: &str,
+    secret: &str,
     filter: &str,
     entries: &Result<Vec<CatalogEntry>, Failure>,
 ) -> Response {
@@ -57,7 +86,8 @@ fn choice(
         (server_breadcrumb(workspace, None))
         h1 { "Add server" }
         p.quiet { "A server is an API that programs call through the injector, with the secrets that it gets." }
-        a.choice href={ "/w/" (workspace) "/add-server/form" } {
+        @if !secret.is_empty() { p { "Choose the server that gets " span.mono { (secret) } "." } }
+        a.choice href=(form_path(workspace, secret, &[])) {
             (icon("plus"))
             span {
                 strong { "By its URL" }
@@ -65,7 +95,7 @@ fn choice(
             }
         }
         @if let Some(upstream) = visit.app.demo_upstream {
-            a.choice href={ "/w/" (workspace) "/add-server/form?demo=yes" } {
+            a.choice href=(form_path(workspace, secret, &[("demo", "yes")])) {
                 (icon("server"))
                 span {
                     strong { "The demo upstream" }
@@ -78,7 +108,7 @@ fn choice(
             Ok(entries) if entries.is_empty() => p.quiet {
                 "The injector has no catalog. Its operator gives one with the setting " code { "--catalog" } "."
             },
-            Ok(entries) => (catalog(workspace, filter, entries)),
+            Ok(entries) => (catalog(workspace, secret, filter, entries)),
             Err(failure) => p.quiet { "The catalog cannot be read: " (prose(&sentence(&failure.message))) },
         }
     };
@@ -90,7 +120,7 @@ fn choice(
     )
 }
 
-fn catalog(workspace: &str, filter: &str, entries: &[CatalogEntry]) -> Markup {
+fn catalog(workspace: &str, secret: &str, filter: &str, entries: &[CatalogEntry]) -> Markup {
     let shown: Vec<_> = entries.iter().filter(|entry| matches(entry, filter)).collect();
     html! {
         div.toolbar {
@@ -99,6 +129,7 @@ fn catalog(workspace: &str, filter: &str, entries: &[CatalogEntry]) -> Markup {
                 (icon("search"))
                 input #q name="q" type="search" value=(filter) placeholder="GitHub, Stripe, api.openai.com, …"
                     autocomplete="off" spellcheck="false" autofocus;
+                @if !secret.is_empty() { input type="hidden" name="secret" value=(secret); }
                 noscript { button.button type="submit" { "Search" } }
             }
             span.quiet { (count(entries.len(), "server")) }
@@ -109,21 +140,19 @@ fn catalog(workspace: &str, filter: &str, entries: &[CatalogEntry]) -> Markup {
                 div.empty {
                     h2 { "The catalog has no such server" }
                     p { "None of its servers has “" (filter) "” in its name, URL or description. Add it by its URL." }
-                    a.button href={ "/w/" (workspace) "/add-server/form" } { "Add by URL" }
+                    a.button href=(form_path(workspace, secret, &[])) { "Add by URL" }
                 }
             } @else {
-                ul.entries { @for entry in shown { li { (card(workspace, entry)) } } }
+                ul.entries { @for entry in shown { li { (card(workspace, secret, entry)) } } }
             }
         }
     }
 }
 
-fn card(workspace: &str, entry: &CatalogEntry) -> Markup {
-    let mut query = form_urlencoded::Serializer::new(String::new());
-    query.append_pair("entry", &entry.name);
+fn card(workspace: &str, secret: &str, entry: &CatalogEntry) -> Markup {
     let places: Vec<_> = entry.injections.iter().map(place_name).collect();
     html! {
-        a.entry href={ "/w/" (workspace) "/add-server/form?" (query.finish()) } {
+        a.entry href=(form_path(workspace, secret, &[("entry", &entry.name)])) {
             strong.mono { (entry.name) }
             span { (entry.description) }
             small.mono { (UrlParts::of(&entry.url).short()) }

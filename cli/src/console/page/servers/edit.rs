@@ -86,7 +86,10 @@ pub(in crate::console) async fn save(of: OfServer, Change { visit, fields }: Cha
             Ok(present) => changed_meanwhile(&visit, &of, &shown, &present, form, conflict).await,
             Err(failure) => failure_page(&visit, Section::Workspaces, failure),
         },
-        Err(Unsaved::Refused(error)) => page(&visit, &of, shown, &form, Some(&error), "").await,
+        Err(Unsaved::Refused(error)) => {
+            form.forget_pasted_credentials(Some(&present));
+            page(&visit, &of, shown, &form, Some(&error), "").await
+        }
     }
 }
 
@@ -104,7 +107,7 @@ async fn send(
     present: &Server,
     form: &ServerForm,
 ) -> Result<String, Unsaved> {
-    form.check().map_err(Unsaved::Refused)?;
+    form.check(Some(present)).map_err(Unsaved::Refused)?;
     let changes = changes_of(of, present, form);
     if changes.is_empty() {
         return Ok(format!("Nothing was changed in `{}`.", of.name));

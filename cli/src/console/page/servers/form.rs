@@ -14,6 +14,7 @@ use crate::{
         fields::{Fields, items, lines},
         view::FormError,
     },
+    pasted_credential,
     template::secrets_of,
 };
 
@@ -92,6 +93,11 @@ pub(super) struct ServerForm {
     pub(super) scrub: Scrub,
     pub(super) on_echo: OnEcho,
     pub(super) oauth: Oauth,
+}
+
+/// Returns true for the name of a secret that the server has already.
+fn is_present(name: &str, server: Option<&Server>) -> bool {
+    server.is_some_and(|server| server.inject_secrets.iter().any(|present| present == name))
 }
 
 impl ServerForm {
@@ -309,8 +315,51 @@ impl ServerForm {
         }
     }
 
-    /// Finds the mistakes that the injector would not see, because it sees only the server.
-    pub(super) fn check(&self) -> Result<(), FormError> {
+    /// Enters the name of a secret where the form takes one secret only.
+    pub(super) fn with_secret(mut self, secret: &str) -> Self {
+        if secret.is_empty() {
+            return self;
+        }
+        match (self.auth, self.secrets.as_mut_slice(), self.places.as_mut_slice()) {
+            (Auth::Bearer, ..) => secret.clone_into(&mut self.bearer.name),
+            (Auth::Headers | Auth::Body, [row], _) => secret.clone_into(&mut row.name),
+            (Auth::Places, _, [row]) => {
+                if let [only] = secrets_of(&row.injection()).as_slice() {
+                    let variable = |name: &str| format!("${{{name}}}");
+                    row.value = row.value.replace(&variable(only), &variable(secret));
+                }
+            }
+            _ => {}
+        }
+        self
+    }
+
+    /// Returns the fields for names of secrets. Names that a browser sends stay in the fields of ways that are not chosen.
+    fn names_mut(&mut self) -> impl Iterator<Item = &mut String> {
+        let rows = self.secrets.iter_mut().chain([&mut self.bearer]);
+        rows.map(|row| &mut row.name)
+    }
+
+    /// Empties the names that look like credentials, so that the page does not show them again. `present` has names that stay.
+    pub(super) fn forget_pasted_credentials(&mut self, present: Option<&Server>) {
+        let is_pasted = |name: &str| !is_present(name, present) && pasted_credential::check(name).is_err();
+        self.names_mut()
+            .filter(|name| is_pasted(name))
+            .for_each(String::clear);
+    }
+
+    /// Finds the mistakes that the injector would not see, because it sees only the server. The names of the secrets of `present`
+    /// are taken as they are.
+    pub(super) fn check(&self, present: Option<&Server>) -> Result<(), FormError> {
+        let (_, secrets, _) = self.credential();
+        let mut names = secrets.iter().map(|secret| secret.name.as_str());
+        let pasted = names.find_map(|name| match is_present(name, present) {
+            true => None,
+            false => pasted_credential::check(name).err(),
+        });
+        if let Some(pasted) = pasted {
+            return Err(FormError::at(self.credential_field(), &pasted.to_string()));
+        }
         let has_variable = self.url.contains("${");
         let rows = self.places.iter().filter(|row| !row.is_blank());
         let half =

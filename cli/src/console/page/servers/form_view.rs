@@ -196,7 +196,7 @@ fn bearer(form: &ServerForm, error: Option<&FormError>) -> Markup {
             aria-describedby="bearer-help" aria-invalid=[invalid("bearer", error)] autofocus[has_error("bearer", error)];
     };
     html! {
-        (field("bearer", "Secret with the token", &help, error, &control))
+        (field("bearer", "Name of the secret that holds the token", &help, error, &control))
         div.checks {
             label {
                 input type="checkbox" name="bearer-required" value="yes" checked[form.bearer.required];

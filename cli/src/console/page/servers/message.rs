@@ -2,6 +2,7 @@
 
 use proto::Reason;
 
+use super::more_view::ALLOW_PLAINTEXT;
 use crate::{console::view::FormError, failure::Failure};
 
 /// The fields that the injector's messages begin with, and the fields of the form. The longer ones are first.
@@ -43,6 +44,10 @@ pub(super) fn refusal(failure: Failure, credential: &'static str) -> FormError {
         .find_map(|(prefix, field)| Some((message.strip_prefix(prefix)?, *field)));
     match (at, failure.reason) {
         (Some((message, "credential")), _) => FormError::at(credential, message),
+        (Some((message, "url")), _) => FormError::at(
+            "url",
+            &message.replace("or allow_plaintext", &format!("or “{ALLOW_PLAINTEXT}”")),
+        ),
         (Some((message, field)), _) => FormError::at(field, &numbered(message)),
         (None, Some(Reason::ServerExists)) => FormError::at(
             "name",

@@ -9,6 +9,9 @@ use super::{
 };
 use crate::console::view::{FormError, error_at, field, has_error, invalid};
 
+/// The label of the box that allows `http://` to another machine.
+pub(super) const ALLOW_PLAINTEXT: &str = "Allow http:// to another machine";
+
 pub(super) fn more(form: &ServerForm, error: Option<&FormError>) -> Markup {
     let at = |names: &[&str]| names.iter().any(|name| has_error(name, error));
     html! {
@@ -170,7 +173,7 @@ fn connection(form: &ServerForm, error: Option<&FormError>) -> Markup {
         (check("allow_bound", form.allow_bound, "Send bound secrets although only these settings verify the server",
             "For administrators of the workspace. Otherwise a secret that is bound to the URL is sent only when a CA of \
              the system or of the operator verifies the server.", error))
-        (check("allow_plaintext", form.allow_plaintext, "Allow http:// to another machine",
+        (check("allow_plaintext", form.allow_plaintext, ALLOW_PLAINTEXT,
             "Secrets then cross the network in cleartext.", error))
         (choice("protocol", "Version of HTTP", form.protocol.as_str_name(), &[
             ("PROTOCOL_AUTO", "chosen by the server"),
