@@ -67,7 +67,7 @@ async fn no_log_metric_or_response_contains_a_token() {
     .await;
     replace_file(&own, &format!("{SENT} {SENT}"));
     eventually("the file is not used", async || {
-        log.text().contains("the file of the token cannot be used")
+        log.text().contains("the token file cannot be used")
     })
     .await;
     for address in [vault.metrics, injector.metrics] {
