@@ -339,6 +339,17 @@ def test_the_sidecar_that_is_written_by_hand_has_the_probes_of_the_webhook() -> 
         (["--set", "webhook.allowedImages={two words}"], "/webhook/allowedImages/0"),
         (["--set", "roles.injectors={system:serviceaccount:shop:web}"], "/roles/injectors/0"),
         (["--set", "roles.injectors={web=shop}"], "/roles/injectors/0"),
+        (["--set", "roles.injectors={system:serviceaccount:Shop:Web=shop}"], "/roles/injectors/0"),
+        (["--set", "roles.injectors={system:serviceaccount:shop:web=shop-}"], "/roles/injectors/0"),
+        (["--set", "roles.injectors={spiffe://a/ns/b/sa/c=shop}"], "certificates.clientCaSecret is required"),
+        (
+            ["--set", "roles.injectors={system:serviceaccount:a:b=shop},roles.editors={system:serviceaccount:a:b=shop}"],
+            "system:serviceaccount:a:b is in roles.injectors and also an admin or editor",
+        ),
+        (
+            ["--set", "roles.injectors={system:serviceaccount:aerostack:aerostack-admin=*}"],
+            "no principal may both administer and decrypt",
+        ),
         (["--set", "rootKey.type=file"], "/rootKey/type"),
         (["--set-json", "rootKey.secrets=[]"], "/rootKey/secrets"),
         (["--set", "certificates.mode=none"], "/certificates/mode"),

@@ -56,6 +56,23 @@ imagePullSecrets:
 {{- end }}
 {{- end }}
 
+{{- /* The vault is one pod and refuses to start with these roles, so that the upgrade would end every injected call. */ -}}
+{{- define "aerostack.checkRoles" -}}
+{{- $injectors := list -}}
+{{- range .roles.injectors }}{{ $injectors = append $injectors (regexReplaceAll "=[^=]*$" . "") }}{{ end -}}
+{{- range concat .admins .roles.editors -}}
+{{- $principal := regexReplaceAll "=[^=]*$" . "" -}}
+{{- if has $principal $injectors -}}
+{{- fail (printf "roles: %s is in roles.injectors and also an admin or editor: no principal may both administer and decrypt" $principal) -}}
+{{- end -}}
+{{- end -}}
+{{- range concat .admins .roles.editors .roles.viewers .roles.injectors -}}
+{{- if and (regexMatch "^(spiffe://|dns:)" .) (not $.clientCa) -}}
+{{- fail (printf "roles: %s is a principal of a client certificate, so certificates.clientCaSecret is required" .) -}}
+{{- end -}}
+{{- end -}}
+{{- end }}
+
 {{- /* The security contexts pass the standard "restricted" of Pod Security. */ -}}
 {{- define "aerostack.podSecurityContext" -}}
 {{- if and .Values.podSecurity.runAsUser (not .Values.podSecurity.fsGroup) }}
