@@ -43,19 +43,19 @@ pub(in crate::console) async fn show(InWorkspace(workspace): InWorkspace, visit:
     let graph = Graph::of(uid, &secrets, &servers, &explained);
     let body = html! {
         (workspace_head(name, Tab::Map))
-        (content(name, &graph, is_known))
+        (content(name, &graph, is_known, access.may_edit()))
     };
     render(&visit, &format!("Map of {name}"), Section::Workspaces, &body)
 }
 
 /// `is_known` is true when the injector has said of every server whether its values fit.
-fn content(workspace: &str, graph: &Graph, is_known: bool) -> Markup {
+fn content(workspace: &str, graph: &Graph, is_known: bool, may_edit: bool) -> Markup {
     if graph.servers.is_empty() {
         return no_servers(workspace, graph);
     }
     html! {
         p.quiet { (summary(graph)) }
-        (problems::list(workspace, graph))
+        (problems::list(workspace, graph, may_edit))
         @if graph.edges.is_empty() {
             (no_lines(workspace))
         } @else {

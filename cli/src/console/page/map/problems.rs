@@ -16,9 +16,11 @@ struct MapProblem {
     is_refusal: bool,
     path: String,
     step: &'static str,
+    /// True when the step puts a secret, which a viewer may not do.
+    puts_secret: bool,
 }
 
-pub(super) fn list(workspace: &str, graph: &Graph) -> Markup {
+pub(super) fn list(workspace: &str, graph: &Graph, may_edit: bool) -> Markup {
     let mut problems: Vec<_> = replaced(workspace, graph)
         .chain(
             graph
@@ -33,10 +35,10 @@ pub(super) fn list(workspace: &str, graph: &Graph) -> Markup {
     html! {
         @if !problems.is_empty() {
             ul.map-problems aria-label="Needs attention" {
-                @for MapProblem { text, is_refusal, path, step } in problems.iter().take(MAX_LISTED) {
+                @for MapProblem { text, is_refusal, path, step, puts_secret } in problems.iter().take(MAX_LISTED) {
                     li.(if *is_refusal { "bad" } else { "warn" }) {
                         (icon(if *is_refusal { "refused" } else { "warning" }))
-                        span { (text) " " a href=(path) { (step) } }
+                        span { (text) @if may_edit || !puts_secret { " " a href=(path) { (step) } } }
                     }
                 }
                 @if more > 0 { li.quiet { "and " (more) " more, in the table below" } }
@@ -56,6 +58,7 @@ fn replaced<'g>(workspace: &'g str, graph: &'g Graph) -> impl Iterator<Item = Ma
         is_refusal: true,
         path: format!("/w/{workspace}/servers/{}", server.name),
         step: "Remove it, and add it again",
+        puts_secret: false,
     })
 }
 
@@ -67,9 +70,10 @@ fn of_line(workspace: &str, graph: &Graph, line: &Edge) -> Option<MapProblem> {
     let add = (
         format!("/w/{workspace}/secrets/new?name={}", secret.name),
         "Add the secret",
+        true,
     );
-    let replace = (of_secret("/replace"), "Replace its value");
-    let (text, (path, step)) = match (line.outcome, secret.state) {
+    let replace = (of_secret("/replace"), "Replace its value", true);
+    let (text, (path, step, puts_secret)) = match (line.outcome, secret.state) {
         (Outcome::Sent, _) => return None,
         (Outcome::LeftOut, SecretState::Missing) => (
             html! { "Calls to " (to) " go out without " (name) ", which is not in the vault." },
@@ -89,15 +93,15 @@ fn of_line(workspace: &str, graph: &Graph, line: &Edge) -> Option<MapProblem> {
         ),
         (Outcome::Refused(Refusal::OtherOrigin), _) => (
             html! { "Calls to " (to) " are refused: " (name) " may be sent to other origins only." },
-            (of_secret(""), "See its origins"),
+            (of_secret(""), "See its origins", false),
         ),
         (Outcome::Refused(Refusal::NotVerified), _) => (
             html! { "Calls to " (to) " are refused: " (name) " is bound to origins, and nothing verifies the server." },
-            (of_server, "See its TLS settings"),
+            (of_server, "See its TLS settings", false),
         ),
         (Outcome::Refused(Refusal::Unfit), _) => (
             html! { "Calls to " (to) " are refused: the value of " (name) " does not fit its place." },
-            (of_server, "See why"),
+            (of_server, "See why", false),
         ),
         (Outcome::Refused(Refusal::Unreadable), _) => (
             html! { "Calls to " (to) " are refused: the value of " (name) " cannot be decrypted." },
@@ -109,5 +113,6 @@ fn of_line(workspace: &str, graph: &Graph, line: &Edge) -> Option<MapProblem> {
         is_refusal: matches!(line.outcome, Outcome::Refused(_)),
         path,
         step,
+        puts_secret,
     })
 }
