@@ -146,8 +146,15 @@ fn stream(values: &[Secret], parts: &[Part]) -> Vec<u8> {
 
 /// Returns every occurrence of a form.
 fn occurrences(values: &[Secret], stream: &[u8]) -> Vec<Range<usize>> {
-    let long = values.iter().filter(|value| value.0.len() >= MIN_VALUE);
-    let shortest = long.clone().map(|value| value.0.len()).min();
+    let of_values = occurrences_of_values(values, stream);
+    of_values.into_iter().map(|(_, range)| range).collect()
+}
+
+/// The same, each with the index of its value.
+fn occurrences_of_values(values: &[Secret], stream: &[u8]) -> Vec<(usize, Range<usize>)> {
+    let long = values.iter().enumerate();
+    let long = long.filter(|(_, value)| value.0.len() >= MIN_VALUE);
+    let shortest = long.clone().map(|(_, value)| value.0.len()).min();
     let beginning = shortest.unwrap_or_default().min(15);
     let of_form = |form: Form| {
         let starts = 0..(stream.len() + 1).saturating_sub(form.text.len());
@@ -156,7 +163,11 @@ fn occurrences(values: &[Secret], stream: &[u8]) -> Vec<Range<usize>> {
             .filter(|range| form.is(&stream[range.clone()], beginning))
             .collect::<Vec<_>>()
     };
-    long.flat_map(forms).flat_map(of_form).collect()
+    let of_value = |(index, value)| {
+        let ranges = forms(value).into_iter().flat_map(of_form);
+        ranges.map(move |range| (index, range))
+    };
+    long.flat_map(of_value).collect()
 }
 
 /// Returns the pieces of `stream` between the sorted `splits`.
@@ -326,7 +337,9 @@ proptest! {
         prop_assert_eq!(output, expected(&values, &pieces, &releases));
     }
 
-    /// A release of the tail gives out no more than a release of everything, and no bytes of a value that has begun.
+    /// A release of the tail gives out no more than a release of everything, and no bytes of a value that has begun. A value that
+    /// ends with escaped characters may be there in two forms that begin at the same place. The rest of the longer form is not
+    /// checked: it consists of further escape characters.
     #[test]
     fn a_released_tail_has_no_value_that_has_begun(
         (values, parts) in texts(),
@@ -341,9 +354,14 @@ proptest! {
         for (at, byte) in output.iter().enumerate() {
             prop_assert!(*byte == all[at] || *byte == none[at]);
         }
-        for Range { start, end } in occurrences(&values, &stream) {
-            let begun = (start + 15).min(end);
-            let shown = (begun..end).filter(|at| output[*at] != b'*').count();
+        let occurrences = occurrences_of_values(&values, &stream);
+        for (value, Range { start, end }) in &occurrences {
+            let is_shorter = |(of, range): &(usize, Range<usize>)| of == value && range.start == *start && range.end < *end;
+            if occurrences.iter().any(is_shorter) {
+                continue;
+            }
+            let begun = (*start + 15).min(*end);
+            let shown = (begun..*end).filter(|at| output[*at] != b'*').count();
             prop_assert_eq!(shown, 0, "after the first 15 bytes");
         }
     }
