@@ -1,6 +1,6 @@
 //! Finds credentials that somebody entered as the name of a secret. Names are shown and stored in clear.
 
-/// What most tokens and keys of vendors begin with.
+/// Beginnings of most tokens and keys of vendors.
 const PREFIXES: [&str; 24] = [
     "-----BEGIN",
     "AIza",
