@@ -130,7 +130,7 @@ async fn the_detail_of_a_problem_is_for_loopback_clients_alone() {
         near.ends_with("not ready: the vault does not answer; the log says more\n"),
         "{near}"
     );
-    // From a loopback address to the address of the network, as the proxy of a mesh does.
+    // The proxy of a mesh connects from a loopback address to the address of the network.
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.6:0".parse().unwrap()).unwrap();
     if let Ok(mut proxied) = socket.connect(SocketAddr::new(network, port)).await {
