@@ -294,6 +294,28 @@ def test_the_sidecars_have_the_settings_of_the_values() -> None:
     assert vault["startupProbe"]["failureThreshold"] * vault["startupProbe"]["periodSeconds"] == 900
 
 
+@pytest.mark.parametrize(
+    ("values", "sources"),
+    [
+        ("", {"jwks", "ca", "token"}),
+        ("tokens.keys=", {"ca", "token"}),
+        ("tokens.issuer=https://oidc.example.com/id", {"jwks", "ca", "token"}),
+        ("tokens.issuer=https://oidc.example.com/id,tokens.keys=", set()),
+    ],
+)
+def test_an_issuer_outside_of_the_cluster_gets_no_token_of_the_cluster(values: str, sources: set[str]) -> None:
+    statefulset = one(rendered("--set", values), "StatefulSet", "aerostack-vault")
+    (vault,) = statefulset["spec"]["template"]["spec"]["containers"]
+    issuer, _, audience = variables(vault)["AEROSTACK_VAULT_JWT_ISSUER"].partition("=")
+    assert issuer.startswith("https://")
+    assert {each.split("=")[0] for each in audience.split(",")} - {"aerostack-vault", "name"} == sources
+
+
+def test_a_job_of_the_certificates_that_somebody_starts_is_deleted_when_it_has_ended() -> None:
+    cronjob = one(rendered_with(CHART / "ci" / "default-values.yaml"), "CronJob", "aerostack-certificates")
+    assert cronjob["spec"]["jobTemplate"]["spec"]["ttlSecondsAfterFinished"] == 7 * 24 * 3600
+
+
 def test_a_webhook_in_the_network_of_its_nodes_needs_no_further_node_for_an_update() -> None:
     objects = rendered("--set", "webhook.hostNetwork=true,webhook.port=18443,webhook.metricsPort=19053")
     for version in (OLDEST, NEWEST):
@@ -355,6 +377,11 @@ def test_the_sidecar_that_is_written_by_hand_has_the_probes_of_the_webhook() -> 
         (["--set", "certificates.mode=none"], "/certificates/mode"),
         (["--set", "tokens.issuer=http://kubernetes"], "/tokens/issuer"),
         (["--set", "vault.auditLog=/etc/audit.log"], "/vault/auditLog"),
+        (["--set", "image.registry=https://registry.example.com"], "/image/registry"),
+        (["--set", "webhook.allowedImages={https://registry.example.com/a}"], "/webhook/allowedImages/0"),
+        (["--set", "webhook.metricsPort=8443"], "webhook.metricsPort and webhook.port are both 8443"),
+        (["--set", "injector.memory=64mb"], "/injector/memory"),
+        (["--set", "injector.cpu=64Mi"], "/injector/cpu"),
         (["--set", "certificates.mode=existing"], "certificates.existing.vaultSecret is required"),
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else "",

@@ -162,5 +162,9 @@ localhost
 {{- define "aerostack.kubernetesIssuer" -}}
 {{- $account := "/var/run/secrets/kubernetes.io/serviceaccount" -}}
 {{ .Values.tokens.issuer }}={{ .Values.tokens.audience }},name=kubernetes
-{{- with .Values.tokens.keys }},jwks={{ . }}{{ end }},ca={{ $account }}/ca.crt,token={{ $account }}/token
+{{- with .Values.tokens.keys }},jwks={{ . }}{{ end }}
+{{- /* An issuer outside of the cluster has another CA, and gets no token of the cluster. */ -}}
+{{- if or .Values.tokens.keys (hasPrefix "https://kubernetes.default.svc" .Values.tokens.issuer) -}}
+,ca={{ $account }}/ca.crt,token={{ $account }}/token
+{{- end }}
 {{- end }}
