@@ -221,7 +221,7 @@ pub struct ProcessArgs {
     /// Time that running calls have after SIGTERM
     #[arg(long, default_value = "10s", value_name = "DURATION")]
     pub shutdown_grace: String,
-    /// Filter of the log: a level, or a list such as info,h2=debug
+    /// Filter of the log: off, error, warn, info, debug or trace, or a list such as info,h2=debug
     #[arg(long, default_value = "info", value_name = "FILTER")]
     pub log: String,
     /// File with a filter that is used instead of --log; read again on SIGHUP

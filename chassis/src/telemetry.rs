@@ -14,7 +14,7 @@ pub use super::log_writer::flush;
 use clap::ValueEnum;
 use tracing_subscriber::{
     Registry,
-    filter::{ParseError, Targets},
+    filter::{LevelFilter, ParseError, Targets},
     fmt,
     prelude::*,
     reload,
@@ -66,10 +66,33 @@ pub enum LogFormat {
     Json,
 }
 
+/// The error of the text of a log filter.
+#[derive(Debug, thiserror::Error)]
+pub enum FilterTextError {
+    /// A part of the list has no level, or another word in its place.
+    #[error(
+        "{0:?} is not a level; the levels are off, error, warn, info, debug and trace, and a filter is a level or a list such as info,h2=debug"
+    )]
+    Level(String),
+    /// The text is not a list of targets and levels.
+    #[error(transparent)]
+    Syntax(#[from] ParseError),
+}
+
 /// Parses a log filter such as `info` or `debug,h2=info`. The syntax is that of `Targets`: `EnvFilter` can do more, but
 /// depends on a regular expression engine.
-pub fn parse_filter(text: &str) -> Result<Targets, ParseError> {
-    text.parse()
+///
+/// Each part has to end with a level. `Targets` takes a single word that is not a level for a target: the filter `warning` would switch
+/// off all lines but those of a target of this name. It takes an empty part for the level `error`.
+pub fn parse_filter(text: &str) -> Result<Targets, FilterTextError> {
+    let parts: Vec<_> = text.split(',').map(str::trim).collect();
+    for part in &parts {
+        let level = part.rsplit_once('=').map_or(*part, |(_, level)| level);
+        if level.is_empty() || level.parse::<LevelFilter>().is_err() {
+            return Err(FilterTextError::Level(level.to_owned()));
+        }
+    }
+    Ok(parts.join(",").parse()?)
 }
 
 /// The source of the log filter: the file of `--log-filter-file` if given, else the text of `--log`.
@@ -90,7 +113,7 @@ pub enum LogFilterError {
         /// The setting that contains the text or names its file.
         setting: &'static str,
         /// The error of the parser.
-        source: ParseError,
+        source: FilterTextError,
     },
     /// The file could not be read.
     #[error("--log-filter-file: {}: {source}", path.display())]
@@ -158,4 +181,33 @@ pub(crate) fn set_filter(filter: Targets) -> String {
         let _ = handle.reload(filter);
     }
     text
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_is_a_level_or_a_list_whose_parts_have_levels() {
+        for (text, parsed) in [
+            ("info", "info"),
+            ("OFF", "off"),
+            ("info, h2=debug\n", "h2=debug,info"),
+            ("vault_service=trace", "vault_service=trace"),
+        ] {
+            assert_eq!(parse_filter(text).unwrap().to_string(), parsed);
+        }
+    }
+
+    #[test]
+    fn a_word_that_is_no_level_is_refused_with_the_levels() {
+        for text in ["warning", "h2", "info,h2", "h2=verbose", "info,", "", "h2=", "6"] {
+            let error = parse_filter(text).unwrap_err().to_string();
+            assert!(
+                error.contains("off, error, warn, info, debug and trace"),
+                "{text:?}: {error}"
+            );
+        }
+    }
 }

@@ -322,9 +322,10 @@ fn sighup_reads_servers_and_the_log_filter_again_and_ends_nothing() {
     assert!(line.contains("injector_service=debug"), "{line}");
     injector.says("SIGHUP: the servers file was read again");
     injector.says("SIGHUP: the catalog was read again");
-    fs::write(&filter, "no=such=filter").unwrap();
+    fs::write(&filter, "warning").unwrap();
     injector.signal(Signal::HUP);
-    injector.says("SIGHUP: the log filter stays as it was");
+    let line = injector.says("SIGHUP: the log filter stays as it was");
+    assert!(line.contains("\"warning\" is not a level"), "{line}");
     injector.says("SIGHUP: the servers file was read again");
     // The filter is in force.
     fs::write(&filter, "warn").unwrap();
@@ -334,4 +335,18 @@ fn sighup_reads_servers_and_the_log_filter_again_and_ends_nothing() {
         assert!(!line.contains("the servers file was read again"), "{line}");
     }
     assert!(injector.process.try_wait().unwrap().is_none(), "it ended");
+}
+
+#[test]
+fn a_word_that_is_no_level_of_the_log_is_refused_at_the_start() {
+    for args in [&[][..], &["webhook"]] {
+        let environment = ["AEROSTACK_INJECTOR_LOG", "AEROSTACK_WEBHOOK_LOG"].map(|name| (name, "warning"));
+        let output = injector(args, &environment);
+        assert_eq!(output.status.code(), Some(USAGE), "{args:?}");
+        assert!(
+            said(&output).starts_with("--log: \"warning\" is not a level"),
+            "{}",
+            said(&output)
+        );
+    }
 }

@@ -377,6 +377,8 @@ def test_the_sidecar_that_is_written_by_hand_has_the_probes_of_the_webhook() -> 
         (["--set", "certificates.mode=none"], "/certificates/mode"),
         (["--set", "tokens.issuer=http://kubernetes"], "/tokens/issuer"),
         (["--set", "vault.auditLog=/etc/audit.log"], "/vault/auditLog"),
+        (["--set", "vault.log=warning"], "/vault/log"),
+        (["--set", "webhook.log=info\\,h2"], "/webhook/log"),
         (["--set", "image.registry=https://registry.example.com"], "/image/registry"),
         (["--set", "webhook.allowedImages={https://registry.example.com/a}"], "/webhook/allowedImages/0"),
         (["--set", "webhook.metricsPort=8443"], "webhook.metricsPort and webhook.port are both 8443"),
