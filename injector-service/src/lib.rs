@@ -110,6 +110,10 @@ pub async fn run(mut config: Config, listeners: Listeners, signals: ServiceSigna
     let own = listeners.own();
     let addresses = ListenerAddresses::of(&listeners);
     let registry = Registry::open(config.servers.clone(), own.clone(), config.limits.quota).await?;
+    if config.admin.is_none() {
+        // An injector with an administration API may get its servers later.
+        registry.warn_if_empty();
+    }
     // The stream to the vault and the probes outlive the shutdown, because the last calls still need them.
     let after_calls = CancellationToken::new();
     let _after_calls = after_calls.clone().drop_guard();

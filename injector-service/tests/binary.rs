@@ -338,6 +338,23 @@ fn sighup_reads_servers_and_the_log_filter_again_and_ends_nothing() {
 }
 
 #[test]
+fn a_servers_file_without_servers_causes_a_warning_at_the_start_and_at_each_reload() {
+    const NO_SERVERS: &str = "the servers file names no servers";
+    let dir = folder();
+    let file = dir.path().join("servers.yaml");
+    let injector = Serving::spawn(dir.path(), &["--no-admin"]);
+    let line = injector.says(NO_SERVERS);
+    assert!(line.contains(" WARN "), "{line}");
+    let server = "{workspace: dev, name: api, url: 'https://api.example', injections: [{secret: TOKEN}]}";
+    fs::write(&file, format!("version: 1\nservers: [{server}]\n")).unwrap();
+    injector.signal(Signal::HUP);
+    injector.says("added=1");
+    fs::write(&file, "version: 1\nservers: []\n").unwrap();
+    injector.signal(Signal::HUP);
+    injector.says(NO_SERVERS);
+}
+
+#[test]
 fn a_word_that_is_no_level_of_the_log_is_refused_at_the_start() {
     for args in [&[][..], &["webhook"]] {
         let environment = ["AEROSTACK_INJECTOR_LOG", "AEROSTACK_WEBHOOK_LOG"].map(|name| (name, "warning"));

@@ -337,6 +337,15 @@ def test_the_sidecar_that_is_written_by_hand_has_the_probes_of_the_webhook() -> 
         assert sidecar[probe]["exec"] == injected[probe]["exec"], probe
 
 
+def test_a_pod_waits_for_the_key_of_each_config_map() -> None:
+    """Without `items`, the kubelet starts a pod whose ConfigMap lacks the key, and the sidecar has no servers."""
+    (job,) = manifests((PLAIN / "example" / "sidecar.yaml").read_text())
+    volumes = [each["configMap"] for each in job["spec"]["template"]["spec"]["volumes"] if "configMap" in each]
+    assert [each["items"] for each in volumes] == [
+        [{"key": name, "path": name}] for name in ("ca.crt", "servers.yaml")
+    ]
+
+
 # --- Values ------------------------------------------------------------------------------------------------------
 
 

@@ -173,6 +173,8 @@ def test_a_sidecar_of_an_earlier_webhook_is_brought_up_to_date(served: tuple[Web
     assert any(mount["name"].startswith("kube-api-access") for mount in container["volumeMounts"])
     [servers] = [volume for volume in pod["spec"]["volumes"] if volume["name"] == "aerostack-servers"]
     assert servers["configMap"]["name"] == "web-servers"
+    # With `items`, the kubelet starts no pod whose ConfigMap lacks the key.
+    assert servers["configMap"]["items"] == [{"key": "servers.yaml", "path": "servers.yaml"}]
 
 
 def test_what_is_no_review_is_refused(served: tuple[Webhook, Path]) -> None:

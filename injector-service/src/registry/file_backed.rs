@@ -158,12 +158,19 @@ impl FileBackedServers {
                 } = self.replace(loaded);
                 self.problem.store(None);
                 tracing::info!(%file, %revision, added, changed, removed, "servers file read again");
+                self.warn_if_empty();
             }
             Err(error) => {
                 self.rejections.fetch_add(1, Ordering::Relaxed);
                 tracing::warn!(%file, error = chain(&error), "servers file not used: all servers stay as they were");
                 self.problem.store(Some(Arc::new(error)));
             }
+        }
+    }
+
+    pub(super) fn warn_if_empty(&self) {
+        if self.current.load().servers.len() == 0 {
+            tracing::warn!(file = %self.path.display(), "the servers file names no servers, so all calls are refused");
         }
     }
 

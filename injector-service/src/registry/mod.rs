@@ -98,6 +98,11 @@ impl Registry {
         })
     }
 
+    /// Logs a warning when no server is in use.
+    pub(crate) fn warn_if_empty(&self) {
+        self.servers.warn_if_empty();
+    }
+
     /// Returns a server for a call of the data plane, whose caller may call it.
     pub(crate) fn find(&self, workspace: &str, name: &str) -> Option<Arc<Entry>> {
         let current = self.servers.current.load();

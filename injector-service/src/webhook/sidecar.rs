@@ -172,6 +172,8 @@ pub(super) fn volumes(request: &SidecarRequest, settings: &InjectionSettings) ->
         json!({"name": SERVERS, "configMap": {
             "defaultMode": READABLE,
             "name": request.servers_config.as_str(),
+            // The kubelet starts no pod whose ConfigMap lacks this key. Without `items`, the sidecar would start without servers.
+            "items": [{"key": "servers.yaml", "path": "servers.yaml"}],
         }}),
     ]
 }

@@ -139,7 +139,12 @@ fn the_sidecar_gets_a_token_the_vaults_authorities_and_the_servers() {
     );
     // Without `fsGroup`, the file belongs to root, and uid 65532 reads it by this mode alone.
     assert_eq!(by_name("aerostack-token")["projected"]["defaultMode"], 0o444);
-    assert_eq!(by_name("aerostack-servers")["configMap"]["name"], "web-servers");
+    let servers = &by_name("aerostack-servers")["configMap"];
+    assert_eq!(servers["name"], "web-servers");
+    assert_eq!(
+        servers["items"],
+        json!([{"key": "servers.yaml", "path": "servers.yaml"}])
+    );
     let items = &by_name("aerostack-ca")["downwardAPI"]["items"];
     let annotation = "metadata.annotations['aerostack.dev/vault-ca']";
     assert_eq!(items[0]["fieldRef"]["fieldPath"], annotation);
