@@ -257,6 +257,8 @@ def test_an_outage_of_the_webhook_does_not_concern_pods_without_an_annotation() 
     assert webhook["failurePolicy"] == "Fail" and webhook["reinvocationPolicy"] == "IfNeeded"
     (condition,) = webhook["matchConditions"]
     assert 'startsWith("aerostack.dev/")' in condition["expression"]
+    # The label that other injectors use is sent, and not that of a sidecar which is written by hand.
+    assert '"aerostack.dev/inject" in object.metadata.labels' in condition["expression"]
     (unseen,) = webhook["namespaceSelector"]["matchExpressions"]
     assert unseen["operator"] == "NotIn" and unseen["values"] == ["kube-system", NAMESPACE]
     (container,) = one(rendered_with(CHART / "ci" / "default-values.yaml"), "Deployment", "aerostack-webhook")["spec"][

@@ -1,13 +1,13 @@
 //! The annotations by which a pod asks for a sidecar.
 
-use chassis::kubernetes::ObjectName;
+use chassis::{kubernetes::ObjectName, worker_threads::MAX_THREADS};
 use proto::{ServerName, WorkspaceName};
 use serde_json::{Map, Value};
 
 use super::{
     denial::Denial,
     pod,
-    quantity::{Quantity, ResourceAmount},
+    quantity::{BYTES, PROCESSORS, Quantity, ResourceAmount},
 };
 
 /// The annotation with which a pod asks for a sidecar: `true` or `false`.
@@ -17,7 +17,7 @@ const SERVERS_CONFIG: &str = "aerostack.dev/servers-config";
 const IMAGE: &str = "aerostack.dev/image";
 const CPU: &str = "aerostack.dev/cpu";
 const MEMORY: &str = "aerostack.dev/memory";
-const LISTEN_SERVER: &str = "aerostack.dev/listen-server";
+pub(super) const LISTEN_SERVER: &str = "aerostack.dev/listen-server";
 /// Set by the webhook: `injected`.
 pub(super) const STATUS: &str = "aerostack.dev/status";
 /// Set by the webhook: the CAs of the vault, PEM.
@@ -63,9 +63,8 @@ pub(super) struct ServerListener {
 impl SidecarRequest {
     /// Reads the annotations of a pod. Returns `None` for a pod that does not ask for a sidecar.
     pub(super) fn parse(pod: &Value) -> Result<Option<Self>, Denial> {
-        let Some(annotations) = pod::annotations(pod) else {
-            return Ok(None);
-        };
+        let none = Map::new();
+        let annotations = pod::annotations(pod).unwrap_or(&none);
         match text(annotations, INJECT) {
             Some("false") => return Ok(None),
             Some("true") | None => {}
@@ -78,7 +77,8 @@ impl SidecarRequest {
         }
         refuse_unknown(annotations)?;
         if text(annotations, INJECT).is_none() {
-            return refuse_unasked(annotations).map(|()| None);
+            refuse_unasked(annotations)?;
+            return refuse_label(pod).map(|()| None);
         }
         let workspace = parsed(annotations, WORKSPACE, WorkspaceName::parse)?;
         let listeners = match text(annotations, LISTEN_SERVER) {
@@ -89,7 +89,7 @@ impl SidecarRequest {
             servers_config: parsed(annotations, SERVERS_CONFIG, ObjectName::parse)?
                 .ok_or(Denial::NoServersConfig)?,
             image: parsed(annotations, IMAGE, image)?,
-            cpu: parsed(annotations, CPU, ResourceAmount::parse)?,
+            cpu: parsed(annotations, CPU, cpu)?,
             memory: parsed(annotations, MEMORY, memory)?,
             workspace,
             listeners,
@@ -124,6 +124,15 @@ fn refuse_unasked(annotations: &Map<String, Value>) -> Result<(), Denial> {
     }
 }
 
+/// Refuses a pod that asks for a sidecar by a label, as the pods of some other injectors do.
+fn refuse_label(pod: &Value) -> Result<(), Denial> {
+    let labels = pod.pointer("/metadata/labels").and_then(Value::as_object);
+    match labels.and_then(|labels| text(labels, INJECT)) {
+        None | Some("false") => Ok(()),
+        Some(value) => Err(Denial::Label(value.to_owned())),
+    }
+}
+
 fn text<'a>(annotations: &'a Map<String, Value>, name: &str) -> Option<&'a str> {
     annotations.get(name)?.as_str()
 }
@@ -144,16 +153,30 @@ fn invalid(annotation: &'static str, problem: String) -> Denial {
 /// Accepts the reference of an image. The kubelet knows the whole syntax; this check finds empty texts and typing errors.
 pub(super) fn image(text: &str) -> Result<String, String> {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-/:@".contains(&byte);
-    match !text.is_empty() && text.bytes().all(is_plain) {
+    match !text.is_empty() && !text.contains("://") && text.bytes().all(is_plain) {
         true => Ok(text.to_owned()),
-        false => Err(format!("{text:?} is not the reference of an image")),
+        false => Err(format!(
+            "{text:?} is not the reference of an image, such as registry.example.com/injector-service:1"
+        )),
+    }
+}
+
+/// Reads the processor time of the sidecar: `REQUEST` or `REQUEST,LIMIT`.
+pub(super) fn cpu(text: &str) -> Result<ResourceAmount, String> {
+    let amount = ResourceAmount::parse(text, &PROCESSORS)?;
+    match amount.most().rounded_up() > MAX_THREADS {
+        true => Err(format!(
+            "{:?} is more than the {MAX_THREADS} processors that the sidecar can use; write a unit, such as 20m",
+            amount.most().text()
+        )),
+        false => Ok(amount),
     }
 }
 
 /// Reads the memory of the sidecar: `REQUEST` or `REQUEST,LIMIT`.
 pub(super) fn memory(text: &str) -> Result<ResourceAmount, String> {
-    let amount = ResourceAmount::parse(text)?;
-    let least = Quantity::parse(LEAST_MEMORY)?;
+    let amount = ResourceAmount::parse(text, &BYTES)?;
+    let least = Quantity::parse(LEAST_MEMORY, &BYTES)?;
     match amount.request < least {
         true => Err(format!(
             "{:?} is less than {LEAST_MEMORY}, which the sidecar needs; write a unit, such as 64Mi",
@@ -185,19 +208,30 @@ impl ServerListener {
     }
 
     fn parse(part: &str, default: Option<&WorkspaceName>) -> Result<Self, String> {
-        let wrong = || format!("{part:?} is not PORT=SERVER or PORT=WORKSPACE/SERVER, such as 7101=github");
+        let wrong = || {
+            format!(
+                "{part:?} is not PORT=SERVER or PORT=WORKSPACE/SERVER, such as 7101=github; a semicolon separates several"
+            )
+        };
         let (port, server) = part.split_once('=').ok_or_else(wrong)?;
         let port: u16 = port.parse().map_err(|_| wrong())?;
         if port < LEAST_PORT {
             return Err(format!(
-                "port {port} is below {LEAST_PORT}, and the sidecar has no capability for such a port"
+                "port {port} is below {LEAST_PORT}, and the sidecar has no capability for such a port; choose {LEAST_PORT} or higher"
             ));
         }
+        let named = |error: &dyn ToString| format!("{}: {}", wrong(), error.to_string());
         let (workspace, server) = match server.split_once('/') {
-            Some((workspace, server)) => (WorkspaceName::parse(workspace).map_err(|_| wrong())?, server),
+            Some((workspace, server)) => (
+                WorkspaceName::parse(workspace).map_err(|error| named(&error))?,
+                server,
+            ),
             None => {
                 let default = default.ok_or_else(|| {
-                    format!("{part:?} names no workspace, and the pod has no annotation {WORKSPACE}")
+                    format!(
+                        "{part:?} names no workspace, and the pod has no annotation {WORKSPACE}; write \
+                         {port}=WORKSPACE/{server}, or set the annotation"
+                    )
                 })?;
                 (default.clone(), server)
             }
@@ -205,7 +239,7 @@ impl ServerListener {
         Ok(Self {
             port,
             workspace,
-            server: ServerName::parse(server).map_err(|_| wrong())?,
+            server: ServerName::parse(server).map_err(|error| named(&error))?,
         })
     }
 }

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::{
-    annotations::{STATUS, SidecarRequest},
+    annotations::{LISTEN_SERVER, STATUS, SidecarRequest},
     denial::Denial,
     mesh, pod,
     sidecar::{DATA_PLANE_PORT, InjectionSettings, NAME, VOLUMES},
@@ -27,31 +27,63 @@ pub(super) fn check(
     }
     check_ports(pod, request, settings.metrics_listen.port())?;
     check_names(pod)?;
+    check_sidecar(pod)?;
+    check_mounts(pod)?;
     mesh::check(pod, settings.vault.port())
 }
 
+/// Denies a pod in which two containers would listen on the same port.
 fn check_ports(pod: &Value, request: &SidecarRequest, metrics_port: u16) -> Result<(), Denial> {
-    let own = [DATA_PLANE_PORT, metrics_port];
-    let wanted: Vec<_> = request.listeners.iter().map(|listener| listener.port).collect();
-    if let Some(port) = wanted.iter().find(|port| own.contains(port)) {
-        return Err(Denial::OwnPort(*port));
+    let own = [
+        (DATA_PLANE_PORT, "calls of the program"),
+        (metrics_port, "its metrics"),
+    ];
+    let annotated = request
+        .listeners
+        .iter()
+        .map(|listener| (listener.port, LISTEN_SERVER));
+    for (port, _) in annotated.clone() {
+        if let Some(&(port, purpose)) = own.iter().find(|own| own.0 == port) {
+            return Err(Denial::OwnPort { port, purpose });
+        }
     }
-    let others = pod::containers(pod).filter(|container| pod::name(container) != NAME);
-    for container in others {
+    let needed: Vec<_> = own.into_iter().chain(annotated).collect();
+    for container in others(pod) {
         let declared = container.get("ports").and_then(Value::as_array);
         for declared in declared.into_iter().flatten() {
             let number = declared.get("containerPort").and_then(Value::as_u64);
             let is_tcp = declared.get("protocol").is_none_or(|protocol| protocol == "TCP");
-            let port = number.and_then(|number| u16::try_from(number).ok());
-            if let Some(port) = port.filter(|port| is_tcp && (own.contains(port) || wanted.contains(port))) {
+            let same = |needed: &&(u16, _)| is_tcp && number == Some(u64::from(needed.0));
+            if let Some(&(port, purpose)) = needed.iter().find(same) {
                 return Err(Denial::PortInUse {
                     port,
                     container: pod::name(container).to_owned(),
+                    purpose,
                 });
             }
         }
     }
     Ok(())
+}
+
+/// Denies a pod in which another container mounts a volume of the sidecar: the token for the vault would be readable by the program.
+fn check_mounts(pod: &Value) -> Result<(), Denial> {
+    for container in others(pod) {
+        let mounts = container.get("volumeMounts").and_then(Value::as_array);
+        let is_mounted = |volume: &&str| mounts.is_some_and(|mounts| pod::position(mounts, volume).is_some());
+        if let Some(volume) = VOLUMES.into_iter().find(is_mounted) {
+            return Err(Denial::MountedVolume {
+                container: pod::name(container).to_owned(),
+                volume,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Returns the containers that are not the sidecar.
+fn others(pod: &Value) -> impl Iterator<Item = &Value> {
+    pod::containers(pod).filter(|container| pod::name(container) != NAME)
 }
 
 /// Denies a pod with a container or volume that has a name of the sidecar, unless the annotation [`STATUS`] says that the webhook added
@@ -65,6 +97,32 @@ fn check_names(pod: &Value) -> Result<(), Denial> {
     let foreign = VOLUMES.iter().find(|name| has("volumes", name) && !is_injected);
     match foreign {
         Some(name) => Err(Denial::ForeignVolume((*name).to_owned())),
+        None => Ok(()),
+    }
+}
+
+/// Denies a pod whose sidecar was not made by the webhook, although the annotation [`STATUS`] says so: the webhook keeps members that
+/// others added to a sidecar, and these would let it run another program, with other settings or with more rights.
+fn check_sidecar(pod: &Value) -> Result<(), Denial> {
+    const FOREIGN: [&str; 6] = [
+        "command",
+        "args",
+        "envFrom",
+        "lifecycle",
+        "securityContext.privileged",
+        "securityContext.capabilities.add",
+    ];
+    let sidecars = pod::list(pod, "initContainers");
+    let Some(sidecar) = pod::position(sidecars, NAME).and_then(|at| sidecars.get(at)) else {
+        return Ok(());
+    };
+    let is_set = |field: &&'static str| match sidecar.pointer(&format!("/{}", field.replace('.', "/"))) {
+        None | Some(Value::Null | Value::Bool(false)) => false,
+        Some(Value::Array(list)) => !list.is_empty(),
+        Some(_) => true,
+    };
+    match FOREIGN.into_iter().find(is_set) {
+        Some(field) => Err(Denial::ForeignSidecar(field)),
         None => Ok(()),
     }
 }

@@ -17,6 +17,11 @@ pub(super) enum Denial {
     )]
     NotAsked(String),
     #[error(
+        "the pod has the label aerostack.dev/inject: {0:?} and no annotation of this name, and a label has no effect; write \
+         aerostack.dev/inject: \"true\" into the annotations of the pod (in a Deployment, spec.template.metadata.annotations)"
+    )]
+    Label(String),
+    #[error(
         "the annotation aerostack.dev/servers-config is missing: it names the ConfigMap whose key servers.yaml has the servers"
     )]
     NoServersConfig,
@@ -34,14 +39,31 @@ pub(super) enum Denial {
     HostNetwork,
     #[error("the sidecar runs on Linux only, and this pod is for Windows")]
     Windows,
-    #[error("the container {container:?} uses port {port}, which the sidecar needs")]
-    PortInUse { port: u16, container: String },
-    #[error("the port {0} of aerostack.dev/listen-server is one of the sidecar's other ports")]
-    OwnPort(u16),
+    #[error(
+        "the container {container:?} uses port {port}, which the sidecar needs for {purpose}; use another port"
+    )]
+    PortInUse {
+        port: u16,
+        container: String,
+        purpose: &'static str,
+    },
+    #[error(
+        "the annotation aerostack.dev/listen-server has port {port}, which the sidecar needs for {purpose}; choose another port"
+    )]
+    OwnPort { port: u16, purpose: &'static str },
     #[error("the pod has a container named {0} that this webhook did not add; rename it")]
     ForeignContainer(&'static str),
+    #[error(
+        "the init container aerostack-injector of the pod has {0}, which this webhook does not set; remove the container, and the webhook adds it"
+    )]
+    ForeignSidecar(&'static str),
     #[error("the pod has a volume named {0} that this webhook did not add; rename it")]
     ForeignVolume(String),
+    #[error(
+        "the container {container:?} mounts the volume {volume}, which is for the sidecar alone; remove the mount: a program calls \
+         through the sidecar and needs none of its files"
+    )]
+    MountedVolume { container: String, volume: &'static str },
     #[error(
         "the network of this pod is only usable once {proxy} runs, which is an ordinary container here and starts after the sidecar; \
          run {proxy} as a native sidecar, or exclude the vault's port with the annotation {annotation}: \"{port}\""
@@ -63,12 +85,15 @@ impl Denial {
             Self::InvalidAnnotation { .. }
             | Self::UnknownAnnotation { .. }
             | Self::NotAsked(_)
+            | Self::Label(_)
             | Self::NoServersConfig
             | Self::Windows
             | Self::PortInUse { .. }
-            | Self::OwnPort(_)
+            | Self::OwnPort { .. }
             | Self::ForeignContainer(_)
+            | Self::ForeignSidecar(_)
             | Self::ForeignVolume(_)
+            | Self::MountedVolume { .. }
             | Self::MeshStartsLater { .. } => StatusCode::BAD_REQUEST,
         }
     }
@@ -87,9 +112,14 @@ mod tests {
         };
         let in_use = Denial::PortInUse {
             port: 7100,
-            container: name,
+            container: name.clone(),
+            purpose: "calls",
         };
-        for denial in [unknown, in_use] {
+        let mounted = Denial::MountedVolume {
+            container: name.clone(),
+            volume: "aerostack-token",
+        };
+        for denial in [unknown, in_use, mounted, Denial::Label(name)] {
             assert!(!denial.to_string().contains('\n'), "{denial}");
         }
     }

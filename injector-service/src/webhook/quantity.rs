@@ -5,6 +5,23 @@ use std::cmp::Ordering;
 /// One, in billionths.
 const ONE: u128 = 1_000_000_000;
 
+/// The units in which Kubernetes counts a resource.
+#[derive(Debug)]
+pub(super) struct Units {
+    suffixes: &'static [&'static str],
+    /// The valid forms, for an error.
+    forms: &'static str,
+}
+
+pub(super) const PROCESSORS: Units = Units {
+    suffixes: &["m", ""],
+    forms: "a number of processors, such as 0.5, or of thousandths of one, such as 500m",
+};
+pub(super) const BYTES: Units = Units {
+    suffixes: &["", "k", "M", "G", "T", "Ki", "Mi", "Gi", "Ti"],
+    forms: "a number of bytes with the unit Ki, Mi, Gi, Ti, k, M, G or T, such as 64Mi",
+};
+
 /// A positive quantity. Quantities compare by their value.
 #[derive(Debug, Clone)]
 pub(super) struct Quantity {
@@ -21,14 +38,14 @@ pub(super) struct ResourceAmount {
 }
 
 impl Quantity {
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
-        match nanos(text) {
+    pub(super) fn parse(text: &str, units: &Units) -> Result<Self, String> {
+        match nanos(text, units) {
             Some(0) => Err(format!("{text:?} is zero")),
             Some(nanos) => Ok(Self {
                 text: text.to_owned(),
                 nanos,
             }),
-            None => Err(format!("{text:?} is not a quantity, such as 20m or 64Mi")),
+            None => Err(format!("{text:?} is not a quantity: write {}", units.forms)),
         }
     }
 
@@ -63,11 +80,14 @@ impl Ord for Quantity {
 }
 
 /// Returns the value in billionths. Decimal exponents (`1e3`), which the syntax also has, are not accepted.
-fn nanos(text: &str) -> Option<u128> {
+fn nanos(text: &str, units: &Units) -> Option<u128> {
     let end = text
         .find(|c: char| !c.is_ascii_digit() && c != '.')
         .unwrap_or(text.len());
     let (number, suffix) = text.split_at(end);
+    if !units.suffixes.contains(&suffix) {
+        return None;
+    }
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
     if whole.len() + fraction.len() > 15 || (whole.is_empty() && fraction.is_empty()) {
         return None;
@@ -79,8 +99,6 @@ fn nanos(text: &str) -> Option<u128> {
 
 fn unit_nanos(suffix: &str) -> Option<u128> {
     Some(match suffix {
-        "n" => 1,
-        "u" => 1_000,
         "m" => 1_000_000,
         "" => ONE,
         "k" => ONE * 1_000,
@@ -97,12 +115,12 @@ fn unit_nanos(suffix: &str) -> Option<u128> {
 
 impl ResourceAmount {
     /// Parses `REQUEST` or `REQUEST,LIMIT`.
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
+    pub(super) fn parse(text: &str, units: &Units) -> Result<Self, String> {
         let (request, limit) = match text.split_once(',') {
-            Some((request, limit)) => (request, Some(Quantity::parse(limit.trim())?)),
+            Some((request, limit)) => (request, Some(Quantity::parse(limit.trim(), units)?)),
             None => (text, None),
         };
-        let request = Quantity::parse(request.trim())?;
+        let request = Quantity::parse(request.trim(), units)?;
         match &limit {
             Some(limit) if *limit < request => Err(format!(
                 "the limit {} is less than the request {}",
@@ -110,6 +128,11 @@ impl ResourceAmount {
             )),
             _ => Ok(Self { request, limit }),
         }
+    }
+
+    /// Returns the limit, or the request of an amount without a limit.
+    pub(super) fn most(&self) -> &Quantity {
+        self.limit.as_ref().unwrap_or(&self.request)
     }
 
     /// Returns this amount with a limit when `default` has one: the limit of `default`, or the request when that is more.
@@ -128,8 +151,13 @@ impl ResourceAmount {
 mod tests {
     use super::*;
 
+    const ANY: Units = Units {
+        suffixes: &["m", "", "k", "M", "G", "T", "Ki", "Mi", "Gi", "Ti"],
+        forms: "any",
+    };
+
     fn quantity(text: &str) -> Quantity {
-        Quantity::parse(text).unwrap()
+        Quantity::parse(text, &ANY).unwrap()
     }
 
     #[test]
@@ -139,7 +167,7 @@ mod tests {
             ("0.5", "501m"),
             ("64M", "64Mi"),
             ("1023Mi", "1Gi"),
-            ("1u", "1m"),
+            ("0.1m", "1m"),
         ] {
             assert!(quantity(less) < quantity(more), "{less} {more}");
         }
@@ -166,19 +194,36 @@ mod tests {
             "a",
             "9999999999999999",
         ] {
-            assert!(Quantity::parse(text).is_err(), "{text:?}");
+            assert!(Quantity::parse(text, &ANY).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn an_error_names_the_forms_of_the_resource() {
+        for (text, units, forms) in [
+            ("64mb", &BYTES, "64Mi"),
+            ("64m", &BYTES, "64Mi"),
+            ("64Mi", &PROCESSORS, "0.5"),
+            ("2k", &PROCESSORS, "500m"),
+        ] {
+            let error = Quantity::parse(text, units).unwrap_err();
+            assert!(
+                error.starts_with(&format!("{text:?} is not a quantity: write a number of")),
+                "{error}"
+            );
+            assert!(error.contains(forms), "{error}");
         }
     }
 
     #[test]
     fn a_limit_is_not_less_than_its_request() {
-        let parse = |text| ResourceAmount::parse(text).unwrap();
+        let parse = |text| ResourceAmount::parse(text, &ANY).unwrap();
         assert_eq!(parse("64Mi, 128Mi").limit, Some(quantity("128Mi")));
         assert_eq!(
-            ResourceAmount::parse("64Mi,63Mi").unwrap_err(),
+            ResourceAmount::parse("64Mi,63Mi", &ANY).unwrap_err(),
             "the limit 63Mi is less than the request 64Mi"
         );
-        assert!(ResourceAmount::parse("64Mi,").is_err());
+        assert!(ResourceAmount::parse("64Mi,", &ANY).is_err());
         let default = parse("64Mi,128Mi");
         assert_eq!(parse("100Mi").with_limit_of(&default), parse("100Mi,128Mi"));
         assert_eq!(parse("200Mi").with_limit_of(&default), parse("200Mi,200Mi"));

@@ -23,7 +23,6 @@ use super::{
     annotations,
     image_prefix::ImagePrefix,
     own_authority::OwnAuthority,
-    quantity::ResourceAmount,
     sidecar::{DATA_PLANE_PORT, InjectionSettings},
 };
 
@@ -173,7 +172,7 @@ impl WebhookSettings {
         let vault = vault.and_then(|vault| problems.parse("--vault", vault));
         let vault_id = problems.required("--vault-id", self.vault_id.as_deref());
         let vault_id = vault_id.and_then(|id| problems.take("--vault-id", Principal::parse(id)));
-        let cpu = problems.take("--cpu", ResourceAmount::parse(&self.cpu));
+        let cpu = problems.take("--cpu", annotations::cpu(&self.cpu));
         let memory = problems.take("--memory", annotations::memory(&self.memory));
         if self.token_audience.is_empty() {
             problems.add("--token-audience", "is empty");

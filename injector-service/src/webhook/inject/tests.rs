@@ -12,7 +12,7 @@ use proto::Principal;
 use serde_json::json;
 
 use super::*;
-use crate::webhook::{image_prefix::ImagePrefix, quantity::ResourceAmount};
+use crate::webhook::{annotations, image_prefix::ImagePrefix};
 
 /// The CAs and the settings are those of the tests of peers, so that a recorded pod that has its sidecar already has this one.
 const VAULT_CA: &str = include_str!("../../../../tests/peers/webhook/vault-ca.pem");
@@ -26,8 +26,8 @@ fn settings() -> InjectionSettings {
         token_audience: "aerostack-vault".to_owned(),
         token_seconds: 3600,
         metrics_listen: "0.0.0.0:9052".parse().unwrap(),
-        cpu: ResourceAmount::parse("20m").unwrap(),
-        memory: ResourceAmount::parse("64Mi,128Mi").unwrap(),
+        cpu: annotations::cpu("20m").unwrap(),
+        memory: annotations::memory("64Mi,128Mi").unwrap(),
         excluded_namespaces: vec![ObjectName::parse("kube-system").unwrap()],
     }
 }
@@ -165,7 +165,7 @@ fn the_sidecar_has_a_thread_for_each_processor_that_it_asks_for() {
         (Some("500m"), "1"),
         (Some("1001m"), "2"),
         (Some("100m,4"), "4"),
-        (Some("64"), "16"),
+        (Some("16"), "16"),
     ] {
         let mut pod = recorded("plain");
         if let Some(cpu) = cpu {
@@ -282,6 +282,65 @@ fn the_metrics_listen_on_the_address_of_the_setting() {
     let env = sidecar["env"].as_array().unwrap();
     let listen = &env[pod::position(env, "AEROSTACK_INJECTOR_METRICS_LISTEN").unwrap()];
     assert_eq!(listen["value"], "[::]:9152");
+}
+
+/// The tests of peers have the same pods with one fault each.
+#[test]
+fn a_pod_whose_own_parts_reach_into_the_sidecar_is_denied() {
+    let injected = injected(recorded("init-containers"));
+    let denial = |change: &dyn Fn(&mut Value)| {
+        let mut pod = injected.clone();
+        change(&mut pod);
+        review(&pod).unwrap_err()
+    };
+    for volume in sidecar::VOLUMES {
+        for list in ["initContainers", "containers"] {
+            let container = |pod: &Value| pod["spec"][list].as_array().unwrap().len() - 1;
+            let denied = denial(&|pod| {
+                let last = container(pod);
+                pod["spec"][list][last]["volumeMounts"] = json!([{"name": volume, "mountPath": "/x"}]);
+            });
+            let container = pod::name(&injected["spec"][list][container(&injected)]).to_owned();
+            assert_eq!(denied, Denial::MountedVolume { container, volume });
+        }
+    }
+    for (field, value) in [
+        ("command", json!(["sh"])),
+        ("args", json!(["--allow-debugging"])),
+        ("envFrom", json!([{"configMapRef": {"name": "settings"}}])),
+        ("lifecycle", json!({"postStart": {"exec": {"command": ["sh"]}}})),
+    ] {
+        let denied = denial(&|pod| pod["spec"]["initContainers"][0][field] = value.clone());
+        assert_eq!(denied, Denial::ForeignSidecar(field));
+    }
+    let denied =
+        denial(&|pod| pod["spec"]["initContainers"][0]["securityContext"]["privileged"] = true.into());
+    assert_eq!(denied, Denial::ForeignSidecar("securityContext.privileged"));
+    let denied = denial(&|pod| {
+        pod["spec"]["initContainers"][0]["securityContext"]["capabilities"]["add"] = json!(["SYS_PTRACE"]);
+    });
+    assert_eq!(denied, Denial::ForeignSidecar("securityContext.capabilities.add"));
+    // Fields that others set to their defaults change nothing.
+    let mut pod = injected.clone();
+    pod["spec"]["initContainers"][0]["args"] = json!([]);
+    pod["spec"]["initContainers"][0]["securityContext"]["privileged"] = false.into();
+    assert_eq!(review(&pod), Ok(PodInjection::Complete));
+}
+
+#[test]
+fn a_label_in_the_place_of_the_annotation_is_denied() {
+    let mut pod = recorded("no-annotations");
+    for (value, is_denied) in [("true", true), ("enabled", true), ("false", false)] {
+        pod["metadata"]["labels"]["aerostack.dev/inject"] = value.into();
+        assert_eq!(review(&pod).is_err(), is_denied, "{value}");
+    }
+    let mut pod = recorded("plain");
+    pod["metadata"]["labels"]["aerostack.dev/inject"] = "true".into();
+    assert!(matches!(review(&pod), Ok(PodInjection::Patch(_))));
+    // The label of a sidecar that is written by hand.
+    let mut pod = recorded("no-annotations");
+    pod["metadata"]["labels"]["aerostack.dev/injector"] = "true".into();
+    assert_eq!(review(&pod), Ok(PodInjection::NotRequested));
 }
 
 #[test]
