@@ -9,7 +9,7 @@ use arc_swap::ArcSwapOption;
 use chassis::readiness::ReadinessProblem;
 use proto::{
     Reason, Refusal,
-    injector::v1::{ExplainInjectionResponse, explained_secret::State},
+    injector::v1::{ExplainInjectionResponse, ExplainedSecret, explained_secret::State},
 };
 use tokio::time;
 
@@ -39,16 +39,25 @@ pub(crate) struct StartupContext {
 enum StartProblem {
     /// The vault cannot be used, which [`VaultCondition`] logs.
     Vault(ReadinessProblem),
-    Server(String),
+    Server(ServerProblem),
+}
+
+/// The reason why calls of a server would be refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct ServerProblem {
+    /// The text for the probe. It does not name secrets, because the programs on this machine can read it.
+    shown: String,
+    /// The text for the log, which names the secrets.
+    logged: String,
 }
 
 impl From<StartProblem> for ReadinessProblem {
     fn from(problem: StartProblem) -> Self {
         match problem {
             StartProblem::Vault(problem) => problem,
-            StartProblem::Server(text) => Self {
+            StartProblem::Server(problem) => Self {
                 cause: "calls of a server would be refused",
-                detail: Some(text),
+                detail: Some(problem.shown),
             },
         }
     }
@@ -72,11 +81,11 @@ impl StartupCheck {
     pub(crate) async fn run(self, context: StartupContext) {
         let mut logged = None;
         while let Err(problem) = context.check_all().await {
-            if let StartProblem::Server(text) = &problem
-                && logged.as_ref() != Some(text)
+            if let StartProblem::Server(problem) = &problem
+                && logged.as_ref() != Some(problem)
             {
-                tracing::warn!(problem = text, "the start is not complete");
-                logged = Some(text.clone());
+                tracing::warn!(problem = problem.logged, "the start is not complete");
+                logged = Some(problem.clone());
             }
             self.0.store(Some(Arc::new(problem.into())));
             time::sleep(INTERVAL).await;
@@ -97,44 +106,61 @@ impl StartupContext {
         Ok(())
     }
 
-    /// Returns the reason why calls of a server would be refused. The reason does not name secrets, because the programs on this
-    /// machine can read it.
     async fn check(&self, entry: &Arc<Entry>) -> Result<(), StartProblem> {
-        let of_server = |problem: &str| {
-            let server = &entry.server;
-            StartProblem::Server(format!("server {}/{}: {problem}", server.workspace, server.name))
+        let (workspace, name) = (&entry.server.workspace, &entry.server.name);
+        let of_server = |shown: &str, logged: &str| {
+            let [shown, logged] = [shown, logged].map(|text| format!("server {workspace}/{name}: {text}"));
+            StartProblem::Server(ServerProblem { shown, logged })
         };
         let states = self.resolver.check_server(entry).await.map_err(|refusal| {
             let Refusal { reason, message } = refusal;
             match reason {
                 Reason::VaultUnavailable => StartProblem::Vault(self.condition.problem()),
-                _ => of_server(&message),
+                Reason::VaultRefused => {
+                    let text = format!(
+                        "{message}; when the role is missing, {}",
+                        self.condition.needed_role(workspace.as_str())
+                    );
+                    of_server(&text, &text)
+                }
+                _ => of_server(&message, &message),
             }
         })?;
         let requires = |secret: &NamedSecret<'_>| self.resolver.requires(secret);
         let explained = explain(entry, &states, requires);
         match explained.would_forward {
             true => Ok(()),
-            false => Err(of_server(&problem(&explained))),
+            false => Err(of_server(&shown(&explained), &logged(&explained))),
         }
     }
 }
 
-/// Returns the states of the secrets for which calls are refused, in words.
-fn problem(explained: &ExplainInjectionResponse) -> String {
-    let mut problems: Vec<_> = explained
-        .secrets
-        .iter()
-        .filter_map(|secret| match secret.state() {
-            State::Missing if secret.required => Some("a required secret does not exist"),
-            State::Expired if secret.required => Some("a required secret has expired"),
-            State::OriginRefused => Some("a secret is bound to other origins"),
-            State::UpstreamNotVerified => Some("a secret needs a server that TLS verifies"),
-            State::Unfit => Some("a value does not fit its place"),
-            State::Unreadable => Some("the vault cannot decrypt a secret"),
-            State::Injected | State::Missing | State::Expired | State::Unspecified => None,
-        })
-        .collect();
-    problems.dedup();
-    format!("{} (`explain` names the secrets)", problems.join(", "))
+/// Returns the secrets for which calls are refused, each with the reason.
+fn refused(explained: &ExplainInjectionResponse) -> impl Iterator<Item = (&ExplainedSecret, &'static str)> {
+    explained.secrets.iter().filter_map(|secret| {
+        let reason = match secret.state() {
+            State::Missing if secret.required => "a required secret does not exist",
+            State::Expired if secret.required => "a required secret has expired",
+            State::OriginRefused => "a secret is bound to other origins",
+            State::UpstreamNotVerified => "a secret needs a server that TLS verifies",
+            State::Unfit => "a value does not fit its place",
+            State::Unreadable => "the vault cannot decrypt a secret",
+            State::Injected | State::Missing | State::Expired | State::Unspecified => return None,
+        };
+        Some((secret, reason))
+    })
+}
+
+fn shown(explained: &ExplainInjectionResponse) -> String {
+    let mut reasons: Vec<_> = refused(explained).map(|(_, reason)| reason).collect();
+    reasons.dedup();
+    format!(
+        "{} (the log of the injector names the secrets)",
+        reasons.join(", ")
+    )
+}
+
+fn logged(explained: &ExplainInjectionResponse) -> String {
+    let secrets = refused(explained).map(|(secret, _)| format!("{}: {}", secret.name, secret.detail));
+    secrets.collect::<Vec<_>>().join(", ")
 }

@@ -205,18 +205,32 @@ impl VaultCondition {
         *state = VaultState::Failing(problem);
     }
 
+    /// Returns the step that gives the injector the role to decrypt in `workspaces`.
+    pub(crate) fn needed_role(&self, workspaces: &str) -> String {
+        const SERVICE_ACCOUNT: &str = "system:serviceaccount:";
+        let principal = self.0.credentials.presented();
+        match principal.split_once('#') {
+            Some((_, account)) if account.starts_with(SERVICE_ACCOUNT) => format!(
+                "add {account}={workspaces} to roles.injectors in the values of the chart (--injector of the vault)"
+            ),
+            Some(_) | None => format!("start the vault with --injector {principal}={workspaces}"),
+        }
+    }
+
     fn advice(&self, kind: ProblemKind) -> String {
         let vault = &self.0.credentials.vault;
         match kind {
             ProblemKind::Unreachable => {
-                "check that the vault runs and that --vault is its gRPC address".into()
+                "check that the vault runs and that --vault is its gRPC address, and that no network policy is between them"
+                    .into()
             }
             ProblemKind::NotTls => {
                 "check that --vault is the vault's gRPC address, not its metrics port".into()
             }
             ProblemKind::VaultCertificate => format!(
                 "check that --vault-ca has the CA of the vault's certificate, that --vault-id {vault} is the vault's \
-                 name, and that the certificate has not expired"
+                 name, and that the certificate has not expired; a pod keeps the CAs of its creation, so create it anew after \
+                 a change of the CA"
             ),
             ProblemKind::OwnCertificate => {
                 "check that --vault-cert has not expired and comes from a CA in the vault's --client-ca"
@@ -224,13 +238,10 @@ impl VaultCondition {
             }
             ProblemKind::OwnToken => {
                 "check that --vault-token-file is renewed in time, and that its issuer and audience are those of a --jwt-issuer of \
-                 the vault"
+                 the vault (tokens.issuer and tokens.audience in the values of the chart)"
                     .into()
             }
-            ProblemKind::NotAllowed => format!(
-                "start the vault with --injector {}=WORKSPACES",
-                self.0.credentials.presented()
-            ),
+            ProblemKind::NotAllowed => self.needed_role("WORKSPACES"),
             ProblemKind::NotAVault => "check that --vault is the address of a vault of this version".into(),
             ProblemKind::Broken => "the vault may be restarting; see its log".into(),
         }

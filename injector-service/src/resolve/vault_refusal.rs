@@ -16,7 +16,7 @@ pub(super) fn vault_refusal(error: DecryptError) -> Refusal {
     match reason {
         Reason::PermissionDenied => Refusal::new(
             Reason::VaultRefused,
-            "the vault does not let this injector decrypt in this workspace (its setting --injector grants that)",
+            "the vault does not let this injector decrypt in this workspace (its setting --injector, or roles.injectors of the chart, grants that)",
         ),
         Reason::Unauthenticated => Refusal::new(
             Reason::VaultRefused,

@@ -8,7 +8,7 @@ use e2e::{
 };
 use http::StatusCode;
 
-use super::yaml;
+use super::{log::Log, yaml};
 
 async fn startupz(metrics: SocketAddr) -> (StatusCode, String) {
     let answer = get(&format!("http://{metrics}/startupz")).await;
@@ -35,6 +35,7 @@ async fn starts(injector: &Injector) {
 
 #[tokio::test]
 async fn the_start_waits_for_every_secret_and_is_complete_for_good() {
+    let log = Log::captured();
     let upstream = Upstream::start().await;
     let vault = Vault::start().await;
     let injector = Injector::start_with(vault.pki.clone(), vault.address, |settings| {
@@ -48,9 +49,15 @@ async fn the_start_waits_for_every_secret_and_is_complete_for_good() {
     .await;
     waits_for(&injector, &["server dev/api", "there is no workspace dev"]).await;
     vault.workspace("dev").await;
-    waits_for(&injector, &["server dev/api", "a required secret does not exist"]).await;
+    let missing = "a required secret does not exist (the log of the injector names the secrets)";
+    waits_for(&injector, &["server dev/api", missing]).await;
     let (_, text) = startupz(injector.metrics).await;
     assert!(!text.contains("TOKEN"), "the page names no secret: {text}");
+    eventually("the log names the secret", async || {
+        log.text()
+            .contains("problem=\"server dev/api: TOKEN: the secret does not exist\"")
+    })
+    .await;
     vault
         .put_for("dev", "TOKEN", "tok-1", &["https://other.example"])
         .await;

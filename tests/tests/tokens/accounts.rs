@@ -155,3 +155,36 @@ async fn a_token_channel_reads_its_file_for_each_request() {
     scene.token_file(&scene.token(ADMIN));
     assert!(list().await.is_ok());
 }
+
+#[tokio::test]
+async fn an_injector_that_may_not_decrypt_names_the_role_that_its_service_account_needs() {
+    let scene = Scene::start().await;
+    scene.vault.workspace("dev").await;
+    // The one has no role at all, and the other one has none in the workspace of its server.
+    for (account, server, workspace) in [
+        (STRANGER, "", "WORKSPACES"),
+        (INJECTOR, "server dev/api: ", "dev"),
+    ] {
+        let path = scene.token_file(&scene.token(account));
+        let injector = Injector::start_with(scene.pki.clone(), scene.vault.address, |settings| {
+            (settings.vault_cert, settings.vault_key) = (None, None);
+            settings.vault_token_file = Some(path);
+            let entry =
+                "{workspace: dev, name: api, url: 'https://api.example', injections: [{secret: TOKEN}]}";
+            fs::write(
+                settings.servers.as_ref().unwrap(),
+                format!("version: 1\nservers: [{entry}]\n"),
+            )
+            .unwrap();
+        })
+        .await;
+        let advice = format!("add {account}={workspace} to roles.injectors");
+        eventually(&advice, async || {
+            let answer = get(&format!("http://{}/startupz", injector.metrics)).await;
+            let text = String::from_utf8(answer.body().to_vec()).unwrap();
+            text.contains(server) && text.contains(&advice)
+        })
+        .await;
+        injector.stop().await;
+    }
+}
