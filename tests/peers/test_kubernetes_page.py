@@ -22,6 +22,7 @@ from cluster import (
     manifests,
     one,
     page,
+    pod_specs,
     program,
     rendered_with,
     run,
@@ -29,10 +30,10 @@ from cluster import (
 )
 from pair import BINARY, REPOSITORY
 
-# `kubectl exec` and `port-forward` need a pod that runs: their help, with the same arguments, refuses unknown ones.
+# `kubectl exec`, `logs` and `port-forward` need a pod that runs: their help, with the same arguments, refuses unknown ones.
 KUBECTL = """#!/bin/bash
 case " $* " in
-  *" exec "* | *" port-forward "*)
+  *" exec "* | *" port-forward "* | *" logs "*)
     arguments=()
     for each in "$@"; do [ "$each" != -- ] || break; arguments+=("$each"); done
     exec REAL "${arguments[@]}" --help ;;
@@ -125,10 +126,12 @@ FROM_NOTHING = [
     "administer",
     "example",
     "refused",
+    "troubleshoot",
+    "pod-annotations",
     "sidecar",
 ]
 LATER = ["restart", "rotate", "rotate-root-key", "upgrade", "backup", "uninstall", "delete"]
-ELSEWHERE = ["root-key", "restore", "restored", "plain"]
+ELSEWHERE = ["pull-secret", "root-key", "restore", "restored", "plain"]
 
 
 def test_every_block_of_commands_is_run() -> None:
@@ -200,6 +203,18 @@ def test_the_root_key_can_be_made_before_the_installation(desk: Desk) -> None:
     desk.block("root-key")
     assert len((desk.folder / "root.key").read_text().strip()) == 44
     desk.cluster.install("--set", "rootKey.generate=false")
+
+
+def test_every_pod_has_the_pull_secret_that_exists_before_the_installation(desk: Desk) -> None:
+    (desk.folder / ".docker").mkdir()
+    (desk.folder / ".docker" / "config.json").write_text('{"auths": {}}')
+    desk.block("pull-secret")
+    desk.cluster.install("--set", "image.pullSecrets={registry}")
+    workloads = [each for kind in ("StatefulSet", "Deployment", "CronJob") for each in desk.cluster.api.of(kind).values()]
+    assert len(workloads) == 3
+    for pod in [pod for each in workloads for pod in pod_specs(each)]:
+        assert [each["name"] for each in pod["imagePullSecrets"]] == ["registry"]
+    assert "registry" in desk.cluster.api.of("Secret")
 
 
 def test_the_overlay_names_images_and_roles(desk: Desk) -> None:
