@@ -3,8 +3,8 @@
 use chassis::service_channel::ServiceChannel;
 use clap::{Args, Subcommand, ValueEnum};
 use proto::vault::v1::{
-    self as api, CreateWorkspaceRequest, DeleteWorkspaceRequest, GetWorkspaceRequest, ListWorkspacesRequest,
-    UpdateWorkspaceRequest, workspace_service_client::WorkspaceServiceClient,
+    self as api, CreateWorkspaceRequest, DeleteWorkspaceRequest, GetWorkspaceRequest, UpdateWorkspaceRequest,
+    workspace_service_client::WorkspaceServiceClient,
 };
 use serde::Serialize;
 
@@ -14,7 +14,7 @@ use crate::{
     failure::{Failure, FailureKind},
     model::Workspace,
     output::{OutputArgs, Report, fields, table},
-    pages::{MAX_PAGE_SIZE, list_all},
+    pages,
 };
 
 #[derive(Debug, Subcommand)]
@@ -193,15 +193,7 @@ impl CreateWorkspaceArgs {
 }
 
 async fn list(args: ListWorkspacesArgs, vault: &Remote) -> Result<Report, Failure> {
-    let workspaces = list_all(async |page_token| {
-        let request = ListWorkspacesRequest {
-            page_size: MAX_PAGE_SIZE,
-            page_token,
-        };
-        let answer = vault.answer(client(vault).list_workspaces(request)).await?;
-        Ok((answer.workspaces, answer.next_page_token))
-    })
-    .await?;
+    let workspaces = pages::workspaces(vault).await?;
     let workspaces = workspaces.into_iter().map(Workspace::of).collect();
     Report::new(args.output, &WorkspaceList { workspaces }, |all| {
         let rows = all.workspaces.iter().map(Workspace::row);

@@ -498,6 +498,20 @@ async fn a_person_who_wants_to_read_a_value_learns_that_nothing_does() {
 async fn a_value_that_is_too_long_is_refused_with_the_limit() {
     let services = TestServices::with_workspace().await;
     let set = ["workspace", "secret", "set", "w", "A", "-"];
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deletion_names_the_servers_that_get_the_secret_as_a_client_certificate() {
+    let services = TestServices::with_workspace().await;
+    services
+        .ok(&["workspace", "secret", "set", "w", "CERT", "x"])
+        .await;
+    let url = ["--url", "https://a.example", "--tls-client-cert-secret", "CERT"];
+    services
+        .ok(&[&["workspace", "server", "add", "w", "api"][..], &url].concat())
+        .await;
+    let deleted = services.ok(&["workspace", "secret", "delete", "w", "CERT"]).await;
+    assert!(deleted.err.contains("no longer get it: api"), "{}", deleted.err);
+}
+
     let output = services.aerostack_with_input(&set, &[b'x'; 70_000]).await;
     assert_eq!(output.code, 64, "{}", output.err);
     assert!(
