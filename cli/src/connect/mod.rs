@@ -30,7 +30,9 @@ use proto::Principal;
 use rustls::ClientConfig;
 
 use self::resolve::{ResolvedSettings, UntrustedServices, WorkingDirectory};
-pub(crate) use self::{directory::settings_of_directory, resolve::has_present_context};
+pub(crate) use self::{
+    directory::settings_of_directory, resolve::has_present_context, settings::HELP_HEADING,
+};
 pub use self::{
     environment::warn_of_unknown_variables,
     remote::Remote,

@@ -28,11 +28,14 @@ pub(super) const VARIABLES: [&str; 15] = [
     "AEROSTACK_INJECTOR_METRICS",
 ];
 
+/// Heading of the flags of a connection in `--help`.
+pub(crate) const HELP_HEADING: &str = "Connection";
+
 // Settings of a connection: the flags of one command line, the variables of the environment, a context, the files of a
 // directory, or all of them merged. The flags have no `env` of clap's, because a context or directory that a flag names takes
 // precedence over the environment: see `ConnectArgs::resolve`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
-#[command(next_help_heading = "Connection")]
+#[command(next_help_heading = HELP_HEADING)]
 pub struct ConnectArgs {
     /// The context of `aerostack context add` that names the connection [env: AEROSTACK_CONTEXT] [default: the context of
     /// `aerostack context use`]
