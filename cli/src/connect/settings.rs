@@ -1,6 +1,6 @@
 //! The settings of a connection, as flags, the environment and contexts give them.
 
-use std::{ffi::OsString, io, path::PathBuf};
+use std::{ffi::OsString, io, net::SocketAddr, path::PathBuf};
 
 use clap::Args;
 
@@ -109,6 +109,13 @@ impl ConnectArgs {
         let is_set = |pair: [&Option<PathBuf>; 2]| pair.into_iter().all(Option::is_some);
         let has_identity = is_set([token_file, injector_token_file]) || is_set([cert, key]);
         addresses.into_iter().all(Option::is_some) && ca.is_some() && has_identity
+    }
+
+    /// Returns true when both services are on this machine, as they are by default.
+    pub(super) fn is_on_loopback(&self) -> bool {
+        let address = |given: &str| given.parse().map(|address: SocketAddr| address.ip());
+        let mut services = [&self.vault, &self.injector].into_iter().flatten();
+        services.all(|given| address(given).is_ok_and(|ip| ip.is_loopback()))
     }
 
     /// Returns the settings that belong to no service.
