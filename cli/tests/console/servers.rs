@@ -687,6 +687,13 @@ async fn a_call_that_is_refused_or_malformed_is_explained() {
         ("path", [("path", "/a b"), ("headers", "")]),
         ("headers", [("path", "/"), ("headers", "no header")]),
         ("headers", [("path", "/"), ("headers", "a b: c")]),
+        ("headers", [("path", "/"), ("headers", "Content-Length: 3")]),
+        ("headers", [("path", "/"), ("headers", "Host: a.example")]),
+        (
+            "headers",
+            [("path", "/"), ("headers", "transfer-encoding: chunked")],
+        ),
+        ("headers", [("path", "/"), ("headers", "connection: close")]),
     ] {
         let fields = [&[("method", "GET")], fields.as_slice()].concat();
         let answer = browser.post("/w/w/servers/api/call", &fields).await;
