@@ -772,6 +772,26 @@ async fn servers_are_filtered_and_a_server_may_have_any_name() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_scheme_in_capitals_is_cleartext_too() {
+    let console = Console::start().await;
+    let mut browser = with_workspace(&console).await;
+    let server = Server {
+        workspace: "w".to_owned(),
+        name: "api".to_owned(),
+        url: "Http://a.example".to_owned(),
+        allow_plaintext: true,
+        ..Default::default()
+    };
+    services::add(&console, server).await;
+    let list = browser.get("/w/w/servers").await;
+    assert!(
+        list.has("<span class=\"badge bad\">cleartext</span>"),
+        "{}",
+        list.text
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_identity_that_may_only_look_is_offered_no_change_and_told_why() {
     let console = Console::start_as_viewer_of_servers().await;
     let mut browser = with_workspace(&console).await;
