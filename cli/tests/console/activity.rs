@@ -73,6 +73,12 @@ async fn a_live_page_shows_a_call_through_the_pair() {
     );
     assert!(page.has("role=\"img\"") && page.has("1 calls, of which 0 had an error and 1 were refused."));
     assert!(page.has("The charts as a table") && !page.has("style="));
+    // The charts show the first minutes in full width.
+    assert!(
+        page.has("<span>4 min ago</span>") && page.has("calls in 20 s"),
+        "{}",
+        page.text
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
