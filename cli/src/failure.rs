@@ -221,7 +221,8 @@ fn hint_for(reason: Reason) -> Option<&'static str> {
         Reason::VaultNotEmpty => "restore it into a new vault, or delete this one's workspaces first",
         Reason::BackupDamaged => "take another copy of the backup, or an older one; nothing was changed",
         Reason::KeyNotLoaded => {
-            "restart the vault with the root key that is needed too, as a further --root-key-file"
+            "restart the vault with the root key that is needed too, as a further --root-key-file; `aerostack dev` takes no further \
+             key, so use `vault-service`"
         }
         Reason::VaultUnavailable
         | Reason::StorageUnavailable

@@ -70,6 +70,40 @@ fn every_example_is_accepted_by_the_command_line() {
 }
 
 #[test]
+fn only_the_help_of_the_whole_command_line_lists_the_flags_of_the_connection() {
+    walk(
+        &Cli::command_with_short_help(),
+        "aerostack",
+        &mut |command, words| {
+            let help = command.clone().render_long_help().to_string();
+            let lists_flags =
+                words == "aerostack" || words.starts_with("aerostack context") && !words.contains(" help");
+            assert_eq!(
+                help.contains("--injector-token-file"),
+                lists_flags,
+                "{words}: {help}"
+            );
+            let is_below = !lists_flags && !words.contains(" help");
+            assert_eq!(
+                help.contains(crate::CONNECTION_FLAGS),
+                is_below,
+                "{words}: {help}"
+            );
+        },
+    );
+    // The flags of the command itself stay.
+    let dev = Cli::command_with_short_help().find_subcommand("dev").cloned();
+    assert!(
+        dev.unwrap()
+            .render_long_help()
+            .to_string()
+            .contains("--dir <DIR>")
+    );
+    let parsed = Cli::try_parse_from(["aerostack", "workspace", "list", "--injector-token-file", "x"]);
+    assert!(parsed.is_ok());
+}
+
+#[test]
 fn an_example_with_a_flag_that_does_not_exist_is_found() {
     let example = "aerostack workspace list --no-such-flag";
     assert!(Cli::try_parse_from(words(example)).is_err());

@@ -39,7 +39,7 @@ use std::{error::Error as _, ffi::OsString, process::ExitCode};
 
 use chassis::{settings::EXIT_USAGE, startup};
 use clap::{
-    Parser, Subcommand,
+    CommandFactory as _, FromArgMatches as _, Parser, Subcommand,
     error::{ContextKind, ErrorKind},
 };
 
@@ -79,14 +79,33 @@ pub enum Command {
     Admin(command::AdminCommand),
 }
 
+/// The sentence that stands for the flags of the connection in the help of a subcommand.
+const CONNECTION_FLAGS: &str =
+    "`aerostack --help` lists the flags that name the connection, such as --context and --dir.";
+
 impl Cli {
+    /// Returns the command line whose subcommands do not repeat the flags of the connection in their help. The manual pages and
+    /// the completions have the flags everywhere.
+    fn command_with_short_help() -> clap::Command {
+        let mut command = Self::command();
+        // Gives the subcommands the flags that are hidden then.
+        command.build();
+        command.mut_subcommands(|command| match command.get_name() {
+            // The flags are what `context add` stores.
+            "context" => command,
+            _ => without_connection_flags(command),
+        })
+    }
+
     /// Parses the command line. Errors of `secret set` do not quote the command line, because it may hold the value of a
     /// secret, and the output of scripts is often stored in logs.
     pub fn read(args: Vec<OsString>) -> Result<Self, ExitCode> {
         let holds_value = args
             .windows(2)
             .any(|pair| matches!(pair, [noun, verb] if noun == "secret" && verb == "set"));
-        Self::try_parse_from(args).map_err(|error| match error.kind() {
+        let parsed = Self::command_with_short_help().try_get_matches_from(args);
+        let parsed = parsed.and_then(|matches| Self::from_arg_matches(&matches));
+        parsed.map_err(|error| match error.kind() {
             ErrorKind::DisplayHelp
             | ErrorKind::DisplayVersion
             | ErrorKind::MissingRequiredArgument
@@ -102,6 +121,22 @@ impl Cli {
             ),
         })
     }
+}
+
+/// Hides the flags of the connection in a command and in those below it.
+fn without_connection_flags(command: clap::Command) -> clap::Command {
+    let is_of_connection = |arg: &clap::Arg| arg.get_help_heading() == Some(connect::HELP_HEADING);
+    let command = command.mut_subcommands(without_connection_flags);
+    if !command.get_arguments().any(is_of_connection) {
+        return command;
+    }
+    let examples = command.get_after_help().cloned().unwrap_or_default();
+    command
+        .after_help(format!("{CONNECTION_FLAGS}\n\n{examples}"))
+        .mut_args(|arg| {
+            let is_hidden = arg.is_hide_set() || is_of_connection(&arg);
+            arg.hide(is_hidden)
+        })
 }
 
 /// Returns the name of the flag whose value was refused, with the cause, and an empty text for other errors. Neither text

@@ -151,6 +151,12 @@ pub(crate) fn date(time: &str) -> String {
     time.split('T').next().unwrap_or_default().to_owned()
 }
 
+/// Returns an RFC 3339 time without the fraction of its second.
+pub(crate) fn second(time: &str) -> String {
+    let (second, _) = time.split_once(['.', 'Z']).unwrap_or((time, ""));
+    format!("{second}Z")
+}
+
 pub(crate) fn yes_or_no(value: bool) -> String {
     if value { "yes" } else { "no" }.to_owned()
 }
@@ -200,6 +206,8 @@ mod tests {
         };
         assert_eq!(time(Some(stamp)), "2026-11-23T20:00:00Z");
         assert_eq!(date(&time(Some(stamp))), "2026-11-23");
+        assert_eq!(second("2026-11-23T20:00:00.065539147Z"), "2026-11-23T20:00:00Z");
+        assert_eq!(second(&time(Some(stamp))), "2026-11-23T20:00:00Z");
         assert_eq!(time(None), "");
     }
 }

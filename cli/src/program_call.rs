@@ -73,16 +73,33 @@ impl ProgramCall {
     }
 }
 
+/// The headers that say where a request goes and where it ends. The client sets them, and a second opinion would break the request.
+const FRAMING: [HeaderName; 6] = [
+    header::CONNECTION,
+    header::CONTENT_LENGTH,
+    header::HOST,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    HeaderName::from_static("keep-alive"),
+];
+
 /// Parses `NAME: VALUE`. Errors quote only the name of a header, because the value may be a credential.
 pub(crate) fn parse_header(given: &str) -> Result<(HeaderName, HeaderValue), Failure> {
     let (name, value) = given
         .split_once(':')
         .ok_or_else(|| usage(&"a header is NAME: VALUE"))?;
     let wrong = |what: &dyn Display| usage(&format_args!("header {name:?}: {what}"));
+    let parsed: HeaderName = name
+        .trim()
+        .parse()
+        .map_err(|error: http::header::InvalidHeaderName| wrong(&error))?;
+    if FRAMING.contains(&parsed) {
+        return Err(wrong(
+            &"it is set for the connection to the injector, leave it out",
+        ));
+    }
     Ok((
-        name.trim()
-            .parse()
-            .map_err(|error: http::header::InvalidHeaderName| wrong(&error))?,
+        parsed,
         value
             .trim()
             .parse()

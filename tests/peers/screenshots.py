@@ -52,11 +52,11 @@ def furnish(pair: Pair) -> None:
 
 
 def make_calls(pair: Pair, ended: threading.Event) -> None:
-    """Makes calls, sometimes more and sometimes fewer, so that the activity is a curve."""
+    """Makes calls, for some intervals of the charts more and for some fewer, so that the activity is a curve."""
     second = 0
     while not ended.wait(1):
         second += 1
-        for _ in range(5 + 20 * (second // 7 % 3)):
+        for _ in range((15, 25, 40, 30)[second // 40 % 4]):
             urllib.request.urlopen(f"http://{pair.data_plane}/payments/ledger/accounts").read()
 
 

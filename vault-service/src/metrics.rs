@@ -30,8 +30,9 @@ const MEASURE_INTERVAL: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 pub(crate) struct Metrics {
     decrypts: Family<OutcomeLabel, Counter>,
+    checks: Family<OutcomeLabel, Counter>,
     /// Durations of decrypts, without the time in which they waited for their turn.
-    pub(crate) decrypt_seconds: Histogram,
+    decrypt_seconds: Histogram,
     secrets: Family<StatusLabel, Counter>,
     locked: Gauge,
     store: StoreMetrics,
@@ -53,6 +54,7 @@ impl Metrics {
     pub(crate) fn register(registry: &mut Registry) -> Self {
         let metrics = Self {
             decrypts: Family::default(),
+            checks: Family::default(),
             decrypt_seconds: Histogram::new(DECRYPT_SECONDS),
             secrets: Family::default(),
             locked: Gauge::default(),
@@ -65,6 +67,12 @@ impl Metrics {
             "aerostack_vault_decrypts",
             "Decrypts, by OK or the reason of the refusal",
             decrypts,
+        );
+        let checks = metrics.checks.clone();
+        registry.register(
+            "aerostack_vault_decrypt_checks",
+            "Decrypts with check_only, which return no value, by OK or the reason of the refusal",
+            checks,
         );
         registry.register(
             "aerostack_vault_decrypt_duration_seconds",
@@ -149,12 +157,19 @@ impl Metrics {
         self.locked.set(is_locked.into());
     }
 
-    pub(crate) fn decrypt(&self, refused: Option<Reason>) {
-        self.decrypts
-            .get_or_create(&OutcomeLabel {
-                outcome: refused.map_or("OK", Reason::name),
-            })
-            .inc();
+    /// Counts one decrypt. A decrypt with `check_only` counts apart, because it belongs to no call: the console makes one for every
+    /// page that explains a server.
+    pub(crate) fn decrypt(&self, check_only: bool, refused: Option<Reason>) {
+        let counter = match check_only {
+            true => &self.checks,
+            false => &self.decrypts,
+        };
+        let outcome = refused.map_or("OK", Reason::name);
+        counter.get_or_create(&OutcomeLabel { outcome }).inc();
+    }
+
+    pub(crate) fn decrypt_duration(&self, duration: Duration) {
+        self.decrypt_seconds.observe(duration.as_secs_f64());
     }
 
     pub(crate) fn secret(&self, status: DecryptStatus) {

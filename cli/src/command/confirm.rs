@@ -9,12 +9,18 @@ pub(super) fn is_possible() -> bool {
     io::stdin().is_terminal()
 }
 
+/// Fails without a terminal, with `action` as the subject of the message.
+pub(super) fn require_terminal(action: &str) -> Result<(), Failure> {
+    if is_possible() {
+        return Ok(());
+    }
+    let message = format!("{action} has to be confirmed, and there is no terminal to ask on");
+    Err(Failure::new(FailureKind::Usage, message).hint("give --yes"))
+}
+
 /// Asks `question` at the terminal. Fails without a terminal, with `action` as the subject of the message.
 pub(super) fn confirm(action: &str, question: &str) -> Result<bool, Failure> {
-    if !is_possible() {
-        let message = format!("{action} has to be confirmed, and there is no terminal to ask on");
-        return Err(Failure::new(FailureKind::Usage, message).hint("give --yes"));
-    }
+    require_terminal(action)?;
     let ask = || {
         write!(io::stderr(), "{question} [y/N] ")?;
         let mut answer = String::new();

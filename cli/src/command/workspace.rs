@@ -3,18 +3,21 @@
 use chassis::service_channel::ServiceChannel;
 use clap::{Args, Subcommand, ValueEnum};
 use proto::vault::v1::{
-    self as api, CreateWorkspaceRequest, DeleteWorkspaceRequest, GetWorkspaceRequest, ListWorkspacesRequest,
-    UpdateWorkspaceRequest, workspace_service_client::WorkspaceServiceClient,
+    self as api, CreateWorkspaceRequest, DeleteWorkspaceRequest, GetWorkspaceRequest, UpdateWorkspaceRequest,
+    workspace_service_client::WorkspaceServiceClient,
 };
 use serde::Serialize;
 
-use super::{confirm::confirm, secret, server};
+use super::{
+    confirm::{self, confirm},
+    secret, server,
+};
 use crate::{
     connect::{Connection, Remote},
     failure::{Failure, FailureKind},
     model::Workspace,
-    output::{OutputArgs, Report, fields, table},
-    pages::{MAX_PAGE_SIZE, list_all},
+    output::{OutputArgs, Report, fields, printable, table},
+    pages,
 };
 
 #[derive(Debug, Subcommand)]
@@ -148,7 +151,7 @@ impl WorkspaceCommand {
                 workspace_report(get(&connection.vault()?, &workspace).await?, output)
             }
             Self::Update(args) => update(args, &connection.vault()?).await,
-            Self::Delete(args) => delete(args, &connection.vault()?).await,
+            Self::Delete(args) => delete(args, connection).await,
             Self::Secret(command) => command.run(connection).await,
             Self::Server(command) => command.run(connection).await,
         }
@@ -193,15 +196,7 @@ impl CreateWorkspaceArgs {
 }
 
 async fn list(args: ListWorkspacesArgs, vault: &Remote) -> Result<Report, Failure> {
-    let workspaces = list_all(async |page_token| {
-        let request = ListWorkspacesRequest {
-            page_size: MAX_PAGE_SIZE,
-            page_token,
-        };
-        let answer = vault.answer(client(vault).list_workspaces(request)).await?;
-        Ok((answer.workspaces, answer.next_page_token))
-    })
-    .await?;
+    let workspaces = pages::workspaces(vault).await?;
     let workspaces = workspaces.into_iter().map(Workspace::of).collect();
     Report::new(args.output, &WorkspaceList { workspaces }, |all| {
         let rows = all.workspaces.iter().map(Workspace::row);
@@ -243,14 +238,15 @@ async fn update(args: UpdateWorkspaceArgs, vault: &Remote) -> Result<Report, Fai
     workspace_report(answer.workspace.unwrap_or_default(), output)
 }
 
-async fn delete(args: DeleteWorkspaceArgs, vault: &Remote) -> Result<Report, Failure> {
+async fn delete(args: DeleteWorkspaceArgs, connection: &Connection) -> Result<Report, Failure> {
     let DeleteWorkspaceArgs {
         workspace: name,
         yes,
         output,
     } = args;
+    let vault = &connection.vault()?;
     let workspace = get(vault, &name).await?;
-    if !yes && !confirm_deletion(&workspace)? {
+    if !yes && !confirm_deletion(&workspace, connection).await? {
         return Err(Failure::new(
             FailureKind::Negative,
             format_args!("{name} was not deleted"),
@@ -283,13 +279,35 @@ fn count_of_secrets(count: u64) -> String {
 }
 
 /// Asks at the terminal whether to delete the workspace.
-fn confirm_deletion(workspace: &api::Workspace) -> Result<bool, Failure> {
+async fn confirm_deletion(workspace: &api::Workspace, connection: &Connection) -> Result<bool, Failure> {
     let name = &workspace.name;
+    let action = format!("deleting {name}");
+    // Without a terminal the injector is not asked.
+    confirm::require_terminal(&action)?;
     let secrets = count_of_secrets(workspace.secret_count);
+    let servers = printable(&servers_that_fail(connection, name).await);
     confirm(
-        &format!("deleting {name}"),
-        &format!("Delete workspace {name} with {secrets}? Nothing can bring them back."),
+        &action,
+        &format!(
+            "{servers}\nDelete workspace {name} with {secrets}? Nothing can bring them back but a backup."
+        ),
     )
+}
+
+/// Returns a sentence about the servers of a workspace, which the injector keeps after the workspace is deleted.
+async fn servers_that_fail(connection: &Connection, workspace: &str) -> String {
+    let servers = async { pages::servers(&connection.injector()?, workspace).await };
+    match servers.await {
+        Ok(servers) if servers.is_empty() => "No server of the injector belongs to it.".to_owned(),
+        Ok(servers) => {
+            let names: Vec<_> = servers.into_iter().map(|server| server.name).collect();
+            format!("Calls to these servers fail from then on: {}.", names.join(", "))
+        }
+        Err(failure) => format!(
+            "The servers that belong to it are not known: {}.",
+            failure.message
+        ),
+    }
 }
 
 fn workspace_report(workspace: api::Workspace, output: OutputArgs) -> Result<Report, Failure> {

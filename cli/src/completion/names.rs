@@ -31,9 +31,8 @@ pub(super) async fn of(
         let contexts = contexts::read(&contexts::path(env)?).ok()?;
         return Some(contexts.names().map(ToString::to_string).collect());
     }
-    // A folder of somebody else may bring a directory `.aerostack` with addresses of his services. A person who only presses
-    // the tab key did not choose that directory.
-    let connection = Connection::find_without_working_directory(connect, env).ok()?;
+    // A folder of somebody else may bring a directory `.aerostack` with addresses of his services, which get no connection.
+    let connection = Connection::find_for_completion(connect, env).ok()?;
     match subject {
         Subject::Contexts => None,
         Subject::Workspaces => workspaces(&connection).await,

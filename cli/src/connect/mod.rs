@@ -30,7 +30,9 @@ use proto::Principal;
 use rustls::ClientConfig;
 
 use self::resolve::{ResolvedSettings, UntrustedServices, WorkingDirectory};
-pub(crate) use self::{directory::settings_of_directory, resolve::has_present_context};
+pub(crate) use self::{
+    directory::settings_of_directory, resolve::has_present_context, settings::HELP_HEADING,
+};
 pub use self::{
     environment::warn_of_unknown_variables,
     remote::Remote,
@@ -57,12 +59,13 @@ impl Connection {
         Self::of(args.resolve(WorkingDirectory::Used, env)?)
     }
 
-    /// Does the same without the directory `.aerostack`, unless a flag, the environment or a context names it.
-    pub(crate) fn find_without_working_directory(
+    /// Does the same for a person who only presses the tab key, and did not choose the directory `.aerostack`: the services that it
+    /// names are asked only on a loopback address, unless a flag, the environment or a context names the directory.
+    pub(crate) fn find_for_completion(
         args: &ConnectArgs,
         env: impl Fn(&str) -> Option<OsString>,
     ) -> Result<Self, Failure> {
-        Self::of(args.resolve(WorkingDirectory::Ignored, env)?)
+        Self::of(args.resolve(WorkingDirectory::OnLoopback, env)?)
     }
 
     fn of(resolved: ResolvedSettings) -> Result<Self, Failure> {

@@ -15,7 +15,8 @@ use crate::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum WorkingDirectory {
     Used,
-    Ignored,
+    /// Used if the services that it names are on this machine.
+    OnLoopback,
 }
 
 /// The settings that a command uses, and the context that they come from.
@@ -163,7 +164,7 @@ fn default_source(
         (None, None) => {}
     }
     let default_dir = Path::new(DEFAULT_DIR);
-    let has_directory = working_directory == WorkingDirectory::Used && has_certificates(default_dir);
+    let has_directory = has_certificates(default_dir);
     // A person chose the present context, and `.aerostack` may come with a folder of somebody else.
     if let Some(context) = present_context(env)? {
         let name = context.name.clone();
@@ -174,12 +175,15 @@ fn default_source(
             ..ResolvedSettings::of(settings_of_context(context)?)
         }));
     }
-    match has_directory {
-        true => settings_of_directory(default_dir).map(DefaultSource::WorkingDirectory),
-        false => Ok(DefaultSource::Chosen(
-            ResolvedSettings::of(ConnectArgs::default()),
-        )),
+    let nothing = DefaultSource::Chosen(ResolvedSettings::of(ConnectArgs::default()));
+    if !has_directory {
+        return Ok(nothing);
     }
+    let settings = settings_of_directory(default_dir)?;
+    Ok(match working_directory {
+        WorkingDirectory::OnLoopback if !settings.is_on_loopback() => nothing,
+        WorkingDirectory::Used | WorkingDirectory::OnLoopback => DefaultSource::WorkingDirectory(settings),
+    })
 }
 
 fn present_context(env: &impl Fn(&str) -> Option<OsString>) -> Result<Option<Context>, Failure> {

@@ -1,6 +1,6 @@
 //! The settings of a connection, as flags, the environment and contexts give them.
 
-use std::{ffi::OsString, io, path::PathBuf};
+use std::{ffi::OsString, io, net::SocketAddr, path::PathBuf};
 
 use clap::Args;
 
@@ -28,11 +28,14 @@ pub(super) const VARIABLES: [&str; 15] = [
     "AEROSTACK_INJECTOR_METRICS",
 ];
 
+/// Heading of the flags of a connection in `--help`.
+pub(crate) const HELP_HEADING: &str = "Connection";
+
 // Settings of a connection: the flags of one command line, the variables of the environment, a context, the files of a
 // directory, or all of them merged. The flags have no `env` of clap's, because a context or directory that a flag names takes
 // precedence over the environment: see `ConnectArgs::resolve`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
-#[command(next_help_heading = "Connection")]
+#[command(next_help_heading = HELP_HEADING)]
 pub struct ConnectArgs {
     /// The context of `aerostack context add` that names the connection [env: AEROSTACK_CONTEXT] [default: the context of
     /// `aerostack context use`]
@@ -106,6 +109,13 @@ impl ConnectArgs {
         let is_set = |pair: [&Option<PathBuf>; 2]| pair.into_iter().all(Option::is_some);
         let has_identity = is_set([token_file, injector_token_file]) || is_set([cert, key]);
         addresses.into_iter().all(Option::is_some) && ca.is_some() && has_identity
+    }
+
+    /// Returns true when both services are on this machine, as they are by default.
+    pub(super) fn is_on_loopback(&self) -> bool {
+        let address = |given: &str| given.parse().map(|address: SocketAddr| address.ip());
+        let mut services = [&self.vault, &self.injector].into_iter().flatten();
+        services.all(|given| address(given).is_ok_and(|ip| ip.is_loopback()))
     }
 
     /// Returns the settings that belong to no service.

@@ -149,7 +149,7 @@ fn the_first_source_with_a_certificate_or_a_token_for_a_service_decides() {
     let connection = Connection::find(&args, env).unwrap();
     assert!(connection.cert().is_some());
     assert_eq!(connection.settings.token_file, None);
-    let alone = Connection::find_without_working_directory(&ConnectArgs::default(), env).unwrap();
+    let alone = Connection::find_for_completion(&ConnectArgs::default(), env).unwrap();
     assert_eq!(alone.settings.token_file, Some("/token".into()));
 }
 
@@ -165,7 +165,7 @@ async fn a_token_that_cannot_be_read_is_named() {
         token_file: Some(token.clone()),
         ..Default::default()
     };
-    let connection = Connection::find_without_working_directory(&args, empty_environment).unwrap();
+    let connection = Connection::find_for_completion(&args, empty_environment).unwrap();
     let missing = connection.vault().unwrap_err();
     assert!(missing.message.contains(&*token.to_string_lossy()), "{missing:?}");
     fs::write(&token, "two words").unwrap();
@@ -404,13 +404,12 @@ fn a_token_file_that_everybody_may_read_is_reported() {
         token_file: Some(path.clone()),
         ..Default::default()
     };
-    let connection = Connection::find_without_working_directory(&args, empty_environment).unwrap();
+    let connection = Connection::find_for_completion(&args, empty_environment).unwrap();
     for (mode, exposed) in [(0o644, true), (0o604, true), (0o640, false), (0o600, false)] {
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
         let reported = connection.exposed_token_file();
         assert_eq!(reported, exposed.then_some(path.as_path()), "{mode:o}");
     }
-    let none =
-        Connection::find_without_working_directory(&ConnectArgs::default(), empty_environment).unwrap();
+    let none = Connection::find_for_completion(&ConnectArgs::default(), empty_environment).unwrap();
     assert_eq!(none.exposed_token_file(), None);
 }

@@ -7,13 +7,12 @@ mod servers;
 use chassis::service_channel::ServiceChannel;
 use proto::{
     SecretName,
-    injector::v1::{ListServersRequest, Server, server_service_client::ServerServiceClient},
+    injector::v1::Server,
     vault::v1::{
         CreateWorkspaceRequest, DeleteSecretRequest, DeleteWorkspaceRequest, GetSecretMetadataRequest,
-        GetWorkspaceRequest, ListSecretVersionsRequest, ListSecretsRequest, ListWorkspacesRequest,
-        PutSecretRequest, PutSecretResponse, RestoreSecretVersionRequest, RestoreSecretVersionResponse,
-        Secret, SecretVersion, UpdateWorkspaceRequest, Workspace, secret_service_client::SecretServiceClient,
-        workspace_service_client::WorkspaceServiceClient,
+        GetWorkspaceRequest, PutSecretRequest, PutSecretResponse, RestoreSecretVersionRequest,
+        RestoreSecretVersionResponse, Secret, SecretVersion, UpdateWorkspaceRequest, Workspace,
+        secret_service_client::SecretServiceClient, workspace_service_client::WorkspaceServiceClient,
     },
 };
 
@@ -21,16 +20,13 @@ use super::remembered_access::RememberedAccess;
 use crate::{
     connect::{Connection, Remote},
     failure::{Failure, FailureKind},
-    pages::MAX_PAGE_SIZE,
+    pages,
     service_status::StatusReport,
 };
 
 pub(super) use self::explained::Explained;
 
 /// Clients of both services. They connect on first use, and connect again after a failure.
-///
-/// Lists are read by loops and not by `list_all`: the compiler cannot prove that a future with an `async` closure that borrows
-/// is `Send`, as handlers must be.
 pub(super) struct Services {
     pub(super) connection: Connection,
     pub(super) vault: Remote,
@@ -58,22 +54,7 @@ impl Services {
     }
 
     pub(super) async fn workspaces(&self) -> Result<Vec<Workspace>, Failure> {
-        let (mut all, mut page_token) = (Vec::new(), String::new());
-        loop {
-            let request = ListWorkspacesRequest {
-                page_size: MAX_PAGE_SIZE,
-                page_token,
-            };
-            let answer = self
-                .vault
-                .answer(self.workspace_client().list_workspaces(request))
-                .await?;
-            all.extend(answer.workspaces);
-            page_token = answer.next_page_token;
-            if page_token.is_empty() {
-                return Ok(all);
-            }
-        }
+        pages::workspaces(&self.vault).await
     }
 
     pub(super) async fn workspace(&self, name: &str) -> Result<Workspace, Failure> {
@@ -126,23 +107,7 @@ impl Services {
     }
 
     pub(super) async fn secrets(&self, workspace: &str) -> Result<Vec<Secret>, Failure> {
-        let (mut all, mut page_token) = (Vec::new(), String::new());
-        loop {
-            let request = ListSecretsRequest {
-                workspace: workspace.to_owned(),
-                page_size: MAX_PAGE_SIZE,
-                page_token,
-            };
-            let answer = self
-                .vault
-                .answer(self.secret_client().list_secrets(request))
-                .await?;
-            all.extend(answer.secrets);
-            page_token = answer.next_page_token;
-            if page_token.is_empty() {
-                return Ok(all);
-            }
-        }
+        pages::secrets(&self.vault, workspace).await
     }
 
     pub(super) async fn secret(&self, workspace: &str, name: &SecretName) -> Result<Secret, Failure> {
@@ -162,24 +127,7 @@ impl Services {
         workspace: &str,
         name: &SecretName,
     ) -> Result<Vec<SecretVersion>, Failure> {
-        let (mut all, mut page_token) = (Vec::new(), String::new());
-        loop {
-            let request = ListSecretVersionsRequest {
-                workspace: workspace.to_owned(),
-                name: name.as_str().to_owned(),
-                page_size: MAX_PAGE_SIZE,
-                page_token,
-            };
-            let answer = self
-                .vault
-                .answer(self.secret_client().list_secret_versions(request))
-                .await?;
-            all.extend(answer.versions);
-            page_token = answer.next_page_token;
-            if page_token.is_empty() {
-                return Ok(all);
-            }
-        }
+        pages::versions(&self.vault, workspace, name.as_str()).await
     }
 
     pub(super) async fn put_secret(&self, request: PutSecretRequest) -> Result<PutSecretResponse, Failure> {
@@ -215,21 +163,7 @@ impl Services {
 
     /// Returns the servers that the injector has for a workspace.
     pub(super) async fn servers(&self, workspace: &str) -> Result<Vec<Server>, Failure> {
-        let (mut all, mut page_token) = (Vec::new(), String::new());
-        loop {
-            let request = ListServersRequest {
-                workspace: workspace.to_owned(),
-                page_size: MAX_PAGE_SIZE,
-                page_token,
-            };
-            let mut client = ServerServiceClient::new(self.injector.channel.clone());
-            let answer = self.injector.answer(client.list_servers(request)).await?;
-            all.extend(answer.servers);
-            page_token = answer.next_page_token;
-            if page_token.is_empty() {
-                return Ok(all);
-            }
-        }
+        pages::servers(&self.injector, workspace).await
     }
 
     /// Returns the names of the servers that get a secret.
@@ -238,17 +172,7 @@ impl Services {
         workspace: &str,
         name: &SecretName,
     ) -> Result<Vec<String>, Failure> {
-        let servers = self.servers(workspace).await?;
-        let gets = |server: &Server| {
-            let certificate = server.tls.as_ref().map(|tls| &tls.client_cert_secret);
-            let mut secrets = server.inject_secrets.iter().chain(certificate);
-            secrets.any(|secret| secret == name.as_str())
-        };
-        Ok(servers
-            .into_iter()
-            .filter(gets)
-            .map(|server| server.name)
-            .collect())
+        pages::servers_with(&self.injector, workspace, name).await
     }
 
     pub(super) async fn status(&self) -> Result<StatusReport, Failure> {

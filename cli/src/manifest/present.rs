@@ -5,18 +5,14 @@ use std::collections::BTreeMap;
 use injector_service::description::ServerDescription;
 use proto::{
     SecretName, ServerName, WorkspaceName,
-    injector::v1::{self as injector, ListServersRequest, server_service_client::ServerServiceClient},
-    vault::v1::{
-        self as vault, GetWorkspaceRequest, ListSecretVersionsRequest, ListSecretsRequest,
-        secret_service_client::SecretServiceClient, workspace_service_client::WorkspaceServiceClient,
-    },
+    vault::v1::{GetWorkspaceRequest, Workspace, workspace_service_client::WorkspaceServiceClient},
 };
 
 use super::{Manifest, PlanName, SecretMetadata};
 use crate::{
     connect::Remote,
     failure::{Failure, FailureKind},
-    pages::{MAX_PAGE_SIZE, list_all},
+    pages,
 };
 
 /// A workspace that may not exist, with everything that a document may describe.
@@ -130,7 +126,7 @@ async fn workspace(remote: &Remote, name: &WorkspaceName) -> Result<Option<Prese
     };
     // Without its plan, an export would describe another workspace.
     let plan = PlanName::of_wire(workspace.plan()).ok_or_else(|| unknown("workspace", name.as_str()))?;
-    let vault::Workspace {
+    let Workspace {
         name: _,
         uid,
         revision,
@@ -149,17 +145,7 @@ async fn workspace(remote: &Remote, name: &WorkspaceName) -> Result<Option<Prese
 }
 
 async fn secrets(remote: &Remote, name: &WorkspaceName) -> Result<Vec<PresentSecret>, Failure> {
-    let secrets: Vec<vault::Secret> = list_all(async |page_token| {
-        let request = ListSecretsRequest {
-            workspace: name.to_string(),
-            page_size: MAX_PAGE_SIZE,
-            page_token,
-        };
-        let mut client = SecretServiceClient::new(remote.channel.clone());
-        let answer = remote.answer(client.list_secrets(request)).await?;
-        Ok((answer.secrets, answer.next_page_token))
-    })
-    .await?;
+    let secrets = pages::secrets(remote, name.as_str()).await?;
     let secrets = secrets.into_iter().map(|secret| {
         let (name, version) = (secret.name.clone(), secret.version);
         let metadata = SecretMetadata::of_wire(secret).ok_or_else(|| unknown("secret", &name))?;
@@ -177,33 +163,12 @@ async fn versions(
     workspace: &WorkspaceName,
     secret: &SecretName,
 ) -> Result<Vec<u64>, Failure> {
-    let versions = list_all(async |page_token| {
-        let request = ListSecretVersionsRequest {
-            workspace: workspace.to_string(),
-            name: secret.to_string(),
-            page_size: MAX_PAGE_SIZE,
-            page_token,
-        };
-        let mut client = SecretServiceClient::new(remote.channel.clone());
-        let answer = remote.answer(client.list_secret_versions(request)).await?;
-        Ok((answer.versions, answer.next_page_token))
-    })
-    .await?;
+    let versions = pages::versions(remote, workspace.as_str(), secret.as_str()).await?;
     Ok(versions.into_iter().map(|kept| kept.version).collect())
 }
 
 async fn servers(remote: &Remote, name: &WorkspaceName) -> Result<Vec<PresentServer>, Failure> {
-    let servers: Vec<injector::Server> = list_all(async |page_token| {
-        let request = ListServersRequest {
-            workspace: name.to_string(),
-            page_size: MAX_PAGE_SIZE,
-            page_token,
-        };
-        let mut client = ServerServiceClient::new(remote.channel.clone());
-        let answer = remote.answer(client.list_servers(request)).await?;
-        Ok((answer.servers, answer.next_page_token))
-    })
-    .await?;
+    let servers = pages::servers(remote, name.as_str()).await?;
     let servers = servers.iter().map(|server| {
         let description = ServerDescription::of_wire(server).map_err(|_| unknown("server", &server.name))?;
         Ok(PresentServer {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use proto::vault::v1::{Secret as ApiSecret, SecretVersion as ApiSecretVersion};
 use serde::Serialize;
 
-use crate::output::{date, time};
+use crate::output::{second, time};
 
 #[derive(Debug, Serialize)]
 pub(crate) struct Secret {
@@ -114,7 +114,7 @@ impl SecretVersion {
             .collect();
         [
             version.to_string(),
-            date(create_time),
+            second(create_time),
             expires,
             labels.join(","),
             upstream_origins.join(", "),

@@ -7,6 +7,7 @@ use zeroize::Zeroizing;
 
 use crate::value::{
     Edits,
+    env_file::VARIABLE_REMARK,
     import::{FileFault, Format, ImportEntry, ImportFile},
 };
 
@@ -35,6 +36,8 @@ pub(crate) struct PlannedPut {
     pub(crate) fits_nowhere: Option<String>,
     /// The reason for which the value fits no header, which is the usual place.
     pub(crate) fits_no_header: Option<String>,
+    /// A remark on a value that refers to a variable.
+    pub(crate) variable: Option<&'static str>,
     pub(super) value: Zeroizing<Vec<u8>>,
 }
 
@@ -126,7 +129,12 @@ fn lines_by_name(entries: &[ImportEntry]) -> BTreeMap<SecretName, Vec<usize>> {
 
 /// Returns the put of an entry, or the reason for which the entry is left out.
 fn checked(
-    ImportEntry { line, given, value }: ImportEntry,
+    ImportEntry {
+        line,
+        given,
+        value,
+        has_variable,
+    }: ImportEntry,
     lines: &BTreeMap<SecretName, Vec<usize>>,
     edits: Edits,
 ) -> Result<PlannedPut, LeftOut> {
@@ -167,6 +175,7 @@ fn checked(
             .filter(|_| facts.metadata_fault().is_some())
             .map(|fault| fault.to_string()),
         fits_no_header: facts.header_fault().map(|fault| fault.to_string()),
+        variable: has_variable.then_some(VARIABLE_REMARK),
         value,
     })
 }
@@ -217,6 +226,13 @@ mod tests {
         assert_eq!(puts, [(1, "GITHUB_TOKEN", Some(3)), (2, "B", None)]);
         assert_eq!(plan.new_count(), 1);
         assert!(plan.left_out.is_empty() && plan.faults.is_empty());
+    }
+
+    #[test]
+    fn a_reference_to_a_variable_gets_a_remark_without_the_value() {
+        let plan = plan("A=${HOME}/hunter2\nB='${HOME}'\n", &[], Edits::default());
+        let remarks: Vec<_> = plan.puts.iter().map(|put| (put.line, put.variable)).collect();
+        assert_eq!(remarks, [(1, Some(VARIABLE_REMARK)), (2, None)]);
     }
 
     #[test]

@@ -88,6 +88,7 @@ fn request(workspace: &str, options: &ImportOptions, put: PlannedPut) -> PutSecr
         present,
         fits_nowhere: _,
         fits_no_header: _,
+        variable: _,
         value,
     } = put;
     let present = present.unwrap_or_default();

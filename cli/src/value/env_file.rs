@@ -8,13 +8,17 @@
 //! - `NAME="VALUE"`: the value ends at the next `"`, may have several lines, and may contain the escapes `\n`, `\r`, `\t`, `\"`, `\$` and `\\`.
 //! - Empty lines, and lines that begin with `#`.
 //!
-//! `$` is not expanded. A `#` at the beginning of a value without quotes, or after a space in such a value, is marked, because
+//! `$` is not expanded, and a reference to a variable, which other programs replace, is marked (`has_variable`). A `#` at the beginning of a value without quotes, or after a space in such a value, is marked, because
 //! other programs read a comment there: `parse` refuses the value, and an import leaves it out.
 
 use std::{iter::Peekable, str::Chars};
 
 use proto::SecretName;
 use zeroize::Zeroizing;
+
+/// The remark on a value with a reference to a variable.
+pub(crate) const VARIABLE_REMARK: &str =
+    "`$` in the value is stored as it is, no variable is put in its place";
 
 /// One secret of a file.
 pub(crate) struct EnvFileEntry {
@@ -28,6 +32,8 @@ pub(crate) struct EnvFileEntry {
     pub(crate) is_quoted: bool,
     /// True when a `#` in the value may begin a comment.
     pub(crate) may_have_comment: bool,
+    /// True when the value has `$NAME` or `${`, which other programs replace by a variable. Not set for `'…'` and `\$`.
+    pub(crate) has_variable: bool,
 }
 
 /// The reason for refusing a file. The message never quotes the file, because any part of the file may be a value.
@@ -92,6 +98,7 @@ pub(crate) fn read(text: &str) -> impl Iterator<Item = Result<EnvFileEntry, EnvF
         rest: text.chars().peekable(),
         line: 1,
         is_line_start: true,
+        has_variable: false,
     };
     std::iter::from_fn(move || reader.next_entry())
 }
@@ -101,11 +108,18 @@ fn has_comment(value: &str) -> bool {
     value.starts_with('#') || value.contains(" #") || value.contains("\t#")
 }
 
+/// Returns true for a character that makes a `$` before it a reference to a variable.
+fn begins_variable(scalar: &char) -> bool {
+    scalar.is_ascii_alphabetic() || matches!(scalar, '_' | '{')
+}
+
 struct Reader<'t> {
     rest: Peekable<Chars<'t>>,
     /// Number of the line in which `rest` begins.
     line: usize,
     is_line_start: bool,
+    /// True when the value that was read last refers to a variable.
+    has_variable: bool,
 }
 
 impl Reader<'_> {
@@ -136,6 +150,7 @@ impl Reader<'_> {
         }
         let (given, name) = self.name()?;
         self.skip_blanks();
+        self.has_variable = false;
         let quote = self.rest.next_if(|scalar| matches!(scalar, '\'' | '"'));
         let value = match quote {
             Some(quote) => self.quoted(quote)?,
@@ -149,6 +164,7 @@ impl Reader<'_> {
             value,
             is_quoted: quote.is_some(),
             may_have_comment,
+            has_variable: self.has_variable,
         }))
     }
 
@@ -176,7 +192,11 @@ impl Reader<'_> {
             match self.next().ok_or(EnvFileFault::Unclosed)? {
                 end if end == quote => break,
                 '\\' if quote == '"' => value.push(self.escaped()?),
-                other => value.push(other),
+                other => {
+                    let begins = other == '$' && self.rest.peek().is_some_and(begins_variable);
+                    self.has_variable |= quote == '"' && begins;
+                    value.push(other);
+                }
             }
         }
         match self.rest_of_line().trim() {
@@ -204,6 +224,8 @@ impl Reader<'_> {
         if !value.is_empty() && value.bytes().all(|byte| byte == b'=') {
             return Err(EnvFileFault::NoEqualsSign);
         }
+        let mut after_dollars = value.split('$').skip(1).filter_map(|rest| rest.chars().next());
+        self.has_variable = after_dollars.any(|scalar| begins_variable(&scalar));
         Ok(Zeroizing::new(value.to_owned()))
     }
 
@@ -274,6 +296,23 @@ mod tests {
             [("K".to_owned(), pem.to_owned())]
         );
         assert_eq!(read(r#"K="\"\\\$\t""#)[0].1, "\"\\$\t");
+    }
+
+    #[test]
+    fn a_reference_to_a_variable_is_marked_and_kept_as_it_is() {
+        for (text, has_variable) in [
+            ("A=${B}", true),
+            ("A=x-$B", true),
+            ("A=\"x ${B}\"", true),
+            ("A='${B}'", false),
+            (r#"A="\${B}""#, false),
+            ("A=cost$5$", false),
+            ("A=\"$\"", false),
+        ] {
+            let entries = parse(text).unwrap();
+            assert_eq!(entries[0].has_variable, has_variable, "{text}");
+        }
+        assert_eq!(read("A=${B}"), [("A".to_owned(), "${B}".to_owned())]);
     }
 
     #[test]

@@ -90,8 +90,6 @@ async fn a_failure_offers_nothing_and_says_nothing() {
         &["--dir", "nosuch", "workspace", "show", ""],
         &["--context", "nosuch", "workspace", "show", ""],
         &["--dir", ".aerostack", "explain", "nosuch", ""],
-        // The directory `.aerostack` may have come with a folder of somebody else.
-        &["workspace", "show", ""],
         &["nosuch", ""],
         &[],
     ] {
@@ -99,6 +97,29 @@ async fn a_failure_offers_nothing_and_says_nothing() {
         let printed = (found.code, found.out.as_str(), found.err.as_str());
         assert_eq!(printed, (0, "", ""), "{words:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_directory_of_the_working_directory_is_used_while_its_services_are_on_this_machine() {
+    let services = services().await;
+    let words = ["workspace", "show", ""];
+    assert_eq!(names(services.home(), &words).await.out, "w\nweb\n");
+    // The directory may have come with a folder of somebody else.
+    let ports = services.home().join(".aerostack/ports.json");
+    let local = fs::read_to_string(&ports).unwrap();
+    let port = services.address("vault").rsplit_once(':').unwrap().1.to_owned();
+    fs::write(
+        &ports,
+        local.replace(&format!("127.0.0.1:{port}"), &format!("localhost:{port}")),
+    )
+    .unwrap();
+    assert_eq!(names(services.home(), &words).await.out, "");
+    assert_eq!(
+        names(services.home(), &[&["--dir", ".aerostack"], &words[..]].concat())
+            .await
+            .out,
+        "w\nweb\n"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

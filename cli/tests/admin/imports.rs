@@ -37,7 +37,7 @@ async fn nothing_is_set_until_a_person_agrees() {
         .await;
     write(
         &services,
-        "github-token=hunter2\nB=hunter2\nx-y=hunter2\nX_Y=hunter2\n",
+        "github-token=hunter2\nB=${hunter2}\nx-y=hunter2\nX_Y=hunter2\n",
     );
     let import = [&IMPORT[..], &["file"]].concat();
 
@@ -54,7 +54,10 @@ async fn nothing_is_set_until_a_person_agrees() {
             && rows[3].contains("create")
             && rows[3].contains("written github-token")
     );
-    assert!(rows[4].contains("replace version 1"), "{rows:?}");
+    assert!(
+        rows[4].contains("replace version 1") && rows[4].contains("`$` in the value is stored as it is"),
+        "{rows:?}"
+    );
     let unasked = services.aerostack(&import).await;
     assert_eq!(unasked.code, 64, "{}", unasked.err);
     assert!(

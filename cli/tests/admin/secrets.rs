@@ -166,6 +166,22 @@ async fn a_file_of_names_and_values_sets_many_secrets_or_none() {
     assert_eq!(key.value, b"two\nlines");
     assert_eq!(key.upstream_origins, ["https://a.example"]);
 
+    // A reference to a variable is told, without the value.
+    fs::write(
+        services.home().join("env"),
+        "LITERAL=x\nREFERENCE=${HOME}/hunter2\n",
+    )
+    .unwrap();
+    let told = services.ok(&[&set[..], &["env"]].concat()).await.err;
+    assert!(
+        told.contains("REFERENCE in line 2: `$` in the value is stored as it is"),
+        "{told}"
+    );
+    assert!(
+        !told.contains("hunter2") && !told.contains("LITERAL in line"),
+        "{told}"
+    );
+
     // A file with an invalid line sets no secret.
     fs::write(services.home().join("env"), "GITHUB_TOKEN=2\nhunter2\n").unwrap();
     let message = services.fails(64, &[&set[..], &["env"]].concat()).await;
@@ -179,7 +195,7 @@ async fn a_file_of_names_and_values_sets_many_secrets_or_none() {
         .await;
 
     // The plan permits 10 secrets. The message names the secrets that were set before the limit was reached.
-    put_many(&services, "w", 7).await;
+    put_many(&services, "w", 5).await;
     fs::write(
         services.home().join("env"),
         "GITHUB_TOKEN=3\nNEW=1\nNEWER=1\nKEY=2\n",
@@ -480,6 +496,20 @@ async fn a_deletion_is_confirmed_at_a_terminal_only() {
     // Scripts rely on a deletion without a question.
     services.ok(&["workspace", "secret", "delete", "w", "C"]).await;
     assert!(!secrets().await.contains("\nB ") && !secrets().await.contains("\nC "));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deletion_names_the_servers_that_get_the_secret_as_a_client_certificate() {
+    let services = TestServices::with_workspace().await;
+    services
+        .ok(&["workspace", "secret", "set", "w", "CERT", "x"])
+        .await;
+    let url = ["--url", "https://a.example", "--tls-client-cert-secret", "CERT"];
+    services
+        .ok(&[&["workspace", "server", "add", "w", "api"][..], &url].concat())
+        .await;
+    let deleted = services.ok(&["workspace", "secret", "delete", "w", "CERT"]).await;
+    assert!(deleted.err.contains("no longer get it: api"), "{}", deleted.err);
 }
 
 #[tokio::test(flavor = "multi_thread")]

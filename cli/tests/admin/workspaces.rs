@@ -1,6 +1,6 @@
 //! `aerostack workspace …`
 
-use crate::shell::TestServices;
+use crate::{shell::TestServices, terminal::Terminal};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_workspace_is_made_shown_changed_and_deleted() {
@@ -88,6 +88,49 @@ async fn without_a_terminal_a_workspace_is_deleted_only_with_yes() {
     services.ok(&["workspace", "show", "w"]).await;
     let message = services.ok(&["workspace", "delete", "w", "--yes"]).await.out;
     assert_eq!(message, "w deleted, with 1 secret and its keys\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn before_a_workspace_is_deleted_its_secrets_and_servers_are_named() {
+    let services = TestServices::with_workspace().await;
+    services.ok(&["workspace", "secret", "set", "w", "A", "1"]).await;
+    for name in ["api", "mail"] {
+        let url = "https://a.example";
+        let add = [
+            "workspace",
+            "server",
+            "add",
+            "w",
+            name,
+            "--url",
+            url,
+            "--auth-type",
+            "bearer",
+            "--secrets",
+            "A",
+        ];
+        services.ok(&add).await;
+    }
+    let mut question = Terminal::run(&services, "aerostack workspace delete w");
+    question.read_until("[y/N] ");
+    let (code, printed) = question.answer("n");
+    assert_eq!(code, 1, "{printed}");
+    assert!(
+        printed.contains("Calls to these servers fail from then on: api, mail.")
+            && printed.contains("Delete workspace w with 1 secret?"),
+        "{printed}"
+    );
+    services.ok(&["workspace", "show", "w"]).await;
+
+    let line = "aerostack --injector 127.0.0.1:1 --injector-id dns:x workspace delete w";
+    let mut question = Terminal::run(&services, line);
+    question.read_until("[y/N] ");
+    let (code, printed) = question.answer("y");
+    assert_eq!(code, 0, "{printed}");
+    assert!(
+        printed.contains("The servers that belong to it are not known: "),
+        "{printed}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -73,6 +73,36 @@ async fn a_live_page_shows_a_call_through_the_pair() {
     );
     assert!(page.has("role=\"img\"") && page.has("1 calls, of which 0 had an error and 1 were refused."));
     assert!(page.has("The charts as a table") && !page.has("style="));
+    // The charts show the first minutes in full width.
+    assert!(
+        page.has("<span>4 min ago</span>") && page.has("calls in 20 s"),
+        "{}",
+        page.text
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_that_explains_servers_does_not_count_as_a_call() {
+    let console = Console::start().await;
+    let mut browser = with_workspace(&console).await;
+    add_server(&console, "api", "https://api.example.com", &["GONE"], &["GONE"]).await;
+    for path in ["/w/w/servers", "/w/w/servers/api", "/w/w/map"] {
+        assert_eq!(browser.get(path).await.status, StatusCode::OK, "{path}");
+    }
+    let mut metrics = console.stranger();
+    metrics.set_host(&console.dev.ports["vault_metrics"].to_string());
+    let text = metrics.get("/metrics").await.text;
+    assert!(
+        text.contains("aerostack_vault_decrypt_checks_total{outcome=\"OK\"}"),
+        "{text}"
+    );
+    for counted in [
+        "decrypts_total{",
+        "decrypted_secrets_total{",
+        "decrypt_duration_seconds_count 1",
+    ] {
+        assert!(!text.contains(counted), "{counted}: {text}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

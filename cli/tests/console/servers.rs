@@ -200,7 +200,9 @@ async fn somebody_elses_change_is_told_and_not_overwritten() {
     assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY);
     for text in [
         "Somebody else changed the server meanwhile.",
-        "with your entries: description, version of HTTP.",
+        "Changed by somebody else: URL (now <code>https://b.example</code>). “Save changes” saves your entries: description, \
+         version of HTTP.",
+        "href=\"/w/w/servers/api/edit\">Discard your entries</a>",
         "value=\"https://b.example\"",
         "value=\"mine\"",
         "<option value=\"PROTOCOL_HTTP2\" selected>",
@@ -212,12 +214,20 @@ async fn somebody_elses_change_is_told_and_not_overwritten() {
     both[1].1 = "https://c.example";
     let other = browser.post("/w/w/servers/api/edit", &both).await;
     assert!(
-        other.has("value=\"https://c.example\"") && other.has("your entries would replace theirs: URL."),
+        other.has("value=\"https://c.example\"")
+            && other.has("saves your entries: URL, description")
+            && other.has("Where both of you changed a setting, your entry replaces the other one."),
         "{}",
         other.text
     );
-    // The next send belongs to the state that the form shows.
-    assert_ne!(state(&answer), shown);
+    // The next send belongs to the state that the form shows, so it saves the entries.
+    let present = state(&other);
+    assert_ne!(present, shown);
+    let encoded = between(&other.text, "name=\"shown\" value=\"", "\"");
+    let mut again = of_state(&present, &bearer("api", "https://c.example", "A"));
+    again.extend([("shown", encoded), ("description", "mine")]);
+    let saved = browser.change("/w/w/servers/api/edit", &again).await;
+    assert!(saved.has("was changed: URL, description"), "{}", saved.text);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -677,6 +687,13 @@ async fn a_call_that_is_refused_or_malformed_is_explained() {
         ("path", [("path", "/a b"), ("headers", "")]),
         ("headers", [("path", "/"), ("headers", "no header")]),
         ("headers", [("path", "/"), ("headers", "a b: c")]),
+        ("headers", [("path", "/"), ("headers", "Content-Length: 3")]),
+        ("headers", [("path", "/"), ("headers", "Host: a.example")]),
+        (
+            "headers",
+            [("path", "/"), ("headers", "transfer-encoding: chunked")],
+        ),
+        ("headers", [("path", "/"), ("headers", "connection: close")]),
     ] {
         let fields = [&[("method", "GET")], fields.as_slice()].concat();
         let answer = browser.post("/w/w/servers/api/call", &fields).await;
@@ -751,6 +768,26 @@ async fn servers_are_filtered_and_a_server_may_have_any_name() {
     assert_eq!(
         browser.get("/w/w/servers/none").await.status,
         StatusCode::NOT_FOUND
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scheme_in_capitals_is_cleartext_too() {
+    let console = Console::start().await;
+    let mut browser = with_workspace(&console).await;
+    let server = Server {
+        workspace: "w".to_owned(),
+        name: "api".to_owned(),
+        url: "Http://a.example".to_owned(),
+        allow_plaintext: true,
+        ..Default::default()
+    };
+    services::add(&console, server).await;
+    let list = browser.get("/w/w/servers").await;
+    assert!(
+        list.has("<span class=\"badge bad\">cleartext</span>"),
+        "{}",
+        list.text
     );
 }
 

@@ -35,6 +35,20 @@ await scenario(async (browser) => {
     await showsNot(tab, "has a new value");
   }
 
+  // The second save of a server keeps what was entered, and names the change of the other tab.
+  const server = `${origin}/w/shop/servers/github`;
+  for (const tab of [first, second]) await tab.goto(`${server}/edit`);
+  await first.getByLabel("Description", { exact: true }).fill("of the first tab");
+  await first.getByRole("button", { name: "Save changes" }).click();
+  await shows(first, "was changed: description");
+  await second.getByLabel("Description", { exact: true }).fill("of the second tab");
+  await second.getByRole("button", { name: "Save changes" }).click();
+  await second.getByRole("alert").getByText("description (now of the first tab)", { exact: false }).waitFor();
+  if ((await second.getByLabel("Description", { exact: true }).inputValue()) !== "of the second tab") throw new Error("an entry was lost");
+  await second.getByRole("link", { name: "Discard your entries" }).click();
+  await second.getByRole("alert").waitFor({ state: "detached" });
+  if ((await second.getByLabel("Description", { exact: true }).inputValue()) !== "of the first tab") throw new Error("an entry was kept");
+
   await second.getByRole("button", { name: "Sign out" }).click();
   await shows(second, "You are signed out");
   await first.goto(secret);

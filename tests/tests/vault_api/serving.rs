@@ -143,10 +143,20 @@ async fn probes_answer_only_for_hosts_that_are_ip_addresses_or_localhost() {
         Code::NotFound,
         "WORKSPACE_NOT_FOUND",
     );
+    for workspace in ["w", "gone"] {
+        let check = DecryptRequest {
+            check_only: true,
+            ..ask_for(workspace, &["NAME", "MISSING"])
+        };
+        assert_eq!(decrypt(&vault, check).await.is_ok(), workspace == "w");
+    }
     let metrics = ask("/metrics", "Host: localhost\r\n").await;
     for line in [
         "aerostack_vault_decrypts_total{outcome=\"OK\"} 1",
         "aerostack_vault_decrypts_total{outcome=\"WORKSPACE_NOT_FOUND\"} 1",
+        "aerostack_vault_decrypt_checks_total{outcome=\"OK\"} 1",
+        "aerostack_vault_decrypt_checks_total{outcome=\"WORKSPACE_NOT_FOUND\"} 1",
+        "aerostack_vault_decrypt_duration_seconds_count 2",
         "aerostack_vault_decrypted_secrets_total{status=\"ok\"} 1",
         "aerostack_vault_decrypted_secrets_total{status=\"not_found\"} 1",
     ] {

@@ -30,7 +30,7 @@ pub(super) struct SubjectDetails {
     secrets: Vec<SecretSubject>,
     server: Option<ServerName>,
     call_id: Option<CallId>,
-    check_only: bool,
+    pub(super) check_only: bool,
     key_id: String,
 }
 

@@ -6,14 +6,11 @@ use serde::Serialize;
 
 use super::args::{client, secret_name};
 use crate::{
-    command::{
-        confirm::{confirm, is_possible},
-        server,
-    },
+    command::confirm::{confirm, is_possible},
     connect::Connection,
     failure::{Failure, FailureKind},
-    model::Server,
     output::{OutputArgs, Report, printable},
+    pages,
 };
 
 #[derive(Debug, Args)]
@@ -122,11 +119,5 @@ async fn servers_with(
     workspace: &str,
     name: &SecretName,
 ) -> Result<Vec<String>, Failure> {
-    let servers = server::servers(&connection.injector()?, workspace).await?;
-    let names = |server: &Server| server.inject_secrets.iter().any(|secret| secret == name.as_str());
-    Ok(servers
-        .into_iter()
-        .filter(names)
-        .map(|server| server.name)
-        .collect())
+    pages::servers_with(&connection.injector()?, workspace, name).await
 }

@@ -12,13 +12,13 @@ use proto::vault::v1::{GetWorkspaceRequest, workspace_service_client::WorkspaceS
 use super::{
     args::{ExpiryArgs, Metadata, MetadataArgs},
     import_report::{Preview, Results},
-    list,
 };
 use crate::{
     command::confirm::confirm,
     connect::Remote,
     failure::{Failure, FailureKind},
     output::{OutputArgs, Report},
+    pages,
     plan_limit::secret_room,
     secret_import::{ImportOptions, ImportPlan, PlannedPut, put_all},
     value::{Edits, import, read_text},
@@ -123,7 +123,7 @@ async fn plan(
     if let Some(message) = unreadable(&file.faults) {
         return Err(refused(message).hint("nothing was set: correct the file, and repeat the command"));
     }
-    let present = list::secrets(vault, workspace).await?;
+    let present = pages::secrets(vault, workspace).await?;
     Ok(ImportPlan::of(file, present, edits))
 }
 

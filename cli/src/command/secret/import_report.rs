@@ -160,6 +160,7 @@ impl PlannedSecret {
             present,
             fits_nowhere,
             fits_no_header,
+            variable,
             ..
         } = put;
         let spelling = (given != name.as_str()).then(|| format!("written {given}"));
@@ -168,6 +169,7 @@ impl PlannedSecret {
             (None, Some(fault)) => Some(format!("the value fits no header: it {fault}")),
             (None, None) => None,
         };
+        let variable = variable.map(str::to_owned);
         let expires = present.as_ref().is_some_and(|secret| secret.expires_at.is_some());
         let expiry = (expires && never_expires).then(|| "it does not expire any more".to_owned());
         Self {
@@ -175,7 +177,7 @@ impl PlannedSecret {
             given: given.clone(),
             name: name.to_string(),
             replaces_version: present.as_ref().map(|secret| secret.version),
-            remarks: [spelling, fit, expiry].into_iter().flatten().collect(),
+            remarks: [spelling, fit, variable, expiry].into_iter().flatten().collect(),
         }
     }
 

@@ -1,16 +1,14 @@
 //! `aerostack workspace secret list`
 
 use clap::Args;
-use proto::vault::v1::{self as api, ListSecretsRequest};
 use serde::Serialize;
 
-use super::args::client;
 use crate::{
     connect::Remote,
     failure::Failure,
     model::{Secret, expires},
     output::{OutputArgs, Report, date, table},
-    pages::{MAX_PAGE_SIZE, list_all},
+    pages,
 };
 
 #[derive(Debug, Args)]
@@ -31,7 +29,7 @@ struct SecretList {
 
 pub(super) async fn list(args: ListSecretsArgs, vault: &Remote) -> Result<Report, Failure> {
     let ListSecretsArgs { workspace, output } = args;
-    let secrets = secrets(vault, &workspace)
+    let secrets = pages::secrets(vault, &workspace)
         .await?
         .into_iter()
         .map(Secret::of)
@@ -61,20 +59,6 @@ pub(super) async fn list(args: ListSecretsArgs, vault: &Remote) -> Result<Report
             rows,
         )
     })
-}
-
-/// Returns the metadata of all secrets of a workspace.
-pub(super) async fn secrets(vault: &Remote, workspace: &str) -> Result<Vec<api::Secret>, Failure> {
-    list_all(async |page_token| {
-        let request = ListSecretsRequest {
-            workspace: workspace.to_owned(),
-            page_size: MAX_PAGE_SIZE,
-            page_token,
-        };
-        let answer = vault.answer(client(vault).list_secrets(request)).await?;
-        Ok((answer.secrets, answer.next_page_token))
-    })
-    .await
 }
 
 /// Returns the date of the last decrypt, with the server that the decrypt was for.

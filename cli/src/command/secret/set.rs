@@ -122,15 +122,20 @@ async fn set_all(
         return Err(Failure::new(FailureKind::Usage, message));
     }
     let mut secrets: Vec<PutResult> = Vec::with_capacity(entries.len());
+    let mut variables = Vec::new();
     for env_file::EnvFileEntry {
-        line: _,
+        line,
         given: _,
         name,
         value,
         is_quoted: _,
         may_have_comment: _,
+        has_variable,
     } in entries
     {
+        if has_variable {
+            variables.push(format!("{name} in line {line}: {}", env_file::VARIABLE_REMARK));
+        }
         let value = Zeroizing::new(value.as_bytes().to_vec());
         match options.put(vault, &name, value).await {
             Ok(result) => secrets.push(result),
@@ -148,7 +153,7 @@ async fn set_all(
             .into_iter()
             .map(move |note| format!("{name}: {note}"))
     });
-    Ok(notes.fold(report, Report::note))
+    Ok(variables.into_iter().chain(notes).fold(report, Report::note))
 }
 
 /// Adds to a failure the name of its secret, and the names of the secrets that were set before.

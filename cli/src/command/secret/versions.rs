@@ -1,9 +1,7 @@
 //! `aerostack workspace secret versions` and `restore`
 
 use clap::Args;
-use proto::vault::v1::{
-    ListSecretVersionsRequest, RestoreSecretVersionRequest, restore_secret_version_request::Expiry,
-};
+use proto::vault::v1::{RestoreSecretVersionRequest, restore_secret_version_request::Expiry};
 use serde::Serialize;
 
 use super::args::{ExpiryArgs, client, secret_name};
@@ -12,7 +10,7 @@ use crate::{
     failure::Failure,
     model::{Secret, SecretVersion, Warning},
     output::{OutputArgs, Report, table},
-    pages::{MAX_PAGE_SIZE, list_all},
+    pages,
 };
 
 #[derive(Debug, Args)]
@@ -78,17 +76,7 @@ pub(super) async fn versions(args: ListVersionsArgs, vault: &Remote) -> Result<R
         output,
     } = args;
     let name = secret_name(&name)?;
-    let versions = list_all(async |page_token| {
-        let request = ListSecretVersionsRequest {
-            workspace: workspace.clone(),
-            name: name.as_str().to_owned(),
-            page_size: MAX_PAGE_SIZE,
-            page_token,
-        };
-        let answer = vault.answer(client(vault).list_secret_versions(request)).await?;
-        Ok((answer.versions, answer.next_page_token))
-    })
-    .await?;
+    let versions = pages::versions(vault, &workspace, name.as_str()).await?;
     let versions = versions.into_iter().map(SecretVersion::of).collect();
     Report::new(output, &VersionList { versions }, |all| {
         let rows = all.versions.iter().map(SecretVersion::row);

@@ -9,8 +9,7 @@ use clap::{Args, Subcommand};
 use proto::{
     Reason, Warning,
     injector::v1::{
-        self as api, AddServerRequest, GetServerRequest, ListCatalogEntriesRequest, ListServersRequest,
-        RemoveServerRequest, UpdateServerRequest, catalog_service_client::CatalogServiceClient,
+        self as api, AddServerRequest, GetServerRequest, RemoveServerRequest, UpdateServerRequest,
         server_service_client::ServerServiceClient,
     },
 };
@@ -22,7 +21,7 @@ use crate::{
     failure::{Failure, FailureKind},
     model::{self, CatalogEntry, Server},
     output::{OutputArgs, Report, date, fields, table, yes_or_no},
-    pages::{MAX_PAGE_SIZE, list_all},
+    pages,
 };
 
 #[derive(Debug, Subcommand)]
@@ -312,23 +311,10 @@ async fn update(args: UpdateServerArgs, injector: &Remote) -> Result<Report, Fai
     stored(output, answer.server, answer.warnings, "updated in")
 }
 
-/// Returns the servers of a workspace, or of all workspaces when `workspace` is empty.
-pub(super) async fn servers(injector: &Remote, workspace: &str) -> Result<Vec<Server>, Failure> {
-    let servers = list_all(async |page_token| {
-        let request = ListServersRequest {
-            workspace: workspace.to_owned(),
-            page_size: MAX_PAGE_SIZE,
-            page_token,
-        };
-        let answer = injector.answer(client(injector).list_servers(request)).await?;
-        Ok((answer.servers, answer.next_page_token))
-    });
-    Ok(servers.await?.into_iter().map(Server::of).collect())
-}
-
 async fn list(args: ListServersArgs, injector: &Remote) -> Result<Report, Failure> {
     let ListServersArgs { workspace, output } = args;
-    let servers = servers(injector, workspace.as_deref().unwrap_or_default()).await?;
+    let servers = pages::servers(injector, workspace.as_deref().unwrap_or_default()).await?;
+    let servers = servers.into_iter().map(Server::of).collect();
     Report::new(output, &Servers { servers }, |all| match workspace {
         Some(_) => table(
             ["NAME", "URL", "AUTH TYPE", "SECRETS", "CREATED"],
@@ -366,16 +352,8 @@ fn row(server: &Server) -> [String; 5] {
 }
 
 async fn catalog(args: ListCatalogArgs, injector: &Remote) -> Result<Report, Failure> {
-    let entries = list_all(async |page_token| {
-        let request = ListCatalogEntriesRequest {
-            page_size: MAX_PAGE_SIZE,
-            page_token,
-        };
-        let mut client = CatalogServiceClient::new(injector.channel.clone());
-        let answer = injector.answer(client.list_catalog_entries(request)).await?;
-        Ok((answer.entries, answer.next_page_token))
-    });
-    let entries: Vec<_> = entries.await?.into_iter().map(CatalogEntry::of).collect();
+    let entries = pages::catalog_entries(injector).await?;
+    let entries: Vec<_> = entries.into_iter().map(CatalogEntry::of).collect();
     let is_empty = entries.is_empty();
     let report = Report::new(args.output, &Catalog { entries }, |catalog| {
         let rows = catalog.entries.iter().map(CatalogEntry::row);

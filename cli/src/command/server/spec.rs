@@ -88,7 +88,8 @@ pub(super) struct SpecArgs {
     /// `form:token=${T}` and `protobuf:7:TOKEN=${T}`. Use single quotes
     #[arg(long, value_name = "PLACE=TEMPLATE", value_parser = injection::parse, conflicts_with = "secrets")]
     inject: Vec<api::Injection>,
-    /// The secrets without which a call is refused; each must be one of the server's secrets
+    /// The secrets without which a call is refused; each must be one of the server's secrets. Without this flag and --require-all, a
+    /// call goes out without a secret that is missing; the form of the console proposes to require every secret
     #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
     required: Option<Vec<String>>,
     /// Refuse calls that lack any of the server's secrets

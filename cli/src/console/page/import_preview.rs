@@ -265,6 +265,7 @@ fn row(put: &PlannedPut) -> Markup {
         present,
         fits_nowhere,
         fits_no_header,
+        variable,
         ..
     } = put;
     html! {
@@ -286,6 +287,7 @@ fn row(put: &PlannedPut) -> Markup {
                     (None, Some(fault)) => span { "Fits no header: the value " (fault) "." },
                     (None, None) => {}
                 }
+                @if let Some(variable) = variable { small { (prose(&sentence(variable))) } }
                 @if present.as_ref().is_some_and(|present| present.expires_at.is_some()) {
                     small { "Its expiry is replaced by the one below." }
                 }

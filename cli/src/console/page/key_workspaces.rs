@@ -4,7 +4,7 @@ use maud::{Markup, html};
 use proto::vault::v1::{KeyState, WorkspaceKey};
 
 use crate::{
-    console::view::{cell, count, moment, now, prose, sentence},
+    console::view::{cell, count, moment, now, pager, prose, sentence},
     failure::Failure,
 };
 
@@ -29,17 +29,25 @@ pub(super) struct WorkspaceRow {
 }
 
 pub(super) fn workspaces(hierarchy: &Hierarchy) -> Markup {
+    let Hierarchy {
+        rows,
+        page,
+        pages,
+        workspaces,
+        secrets: _,
+    } = hierarchy;
+    let shown = format!("Page {page} of {pages}, {}", count(*workspaces, "workspace"));
     html! {
-        @if hierarchy.rows.is_empty() {
+        @if rows.is_empty() {
             p.level-count { "There is no workspace yet, and so no key. " a href="/workspaces/new" { "Make a workspace" } }
         } @else {
             table {
                 thead {
                     tr { th { "Workspace" } th { "Key" } th { "State" } th { "Made" } th.number { "Records" } th { span.hidden-text { "Actions" } } }
                 }
-                tbody { @for row in &hierarchy.rows { (workspace(row)) } }
+                tbody { @for row in rows { (workspace(row)) } }
             }
-            (pager(hierarchy))
+            (pager(*page, *pages, |page| format!("/keys?page={page}"), &shown))
         }
     }
 }
@@ -91,25 +99,6 @@ fn rotate(row: &WorkspaceRow) -> Markup {
     html! {
         @if row.may_rotate {
             a.button.small href={ "/keys/workspaces/" (row.name) "/rotate" } aria-label={ "Rotate the key of " (row.name) } { "Rotate" }
-        }
-    }
-}
-
-fn pager(hierarchy: &Hierarchy) -> Markup {
-    let Hierarchy {
-        rows: _,
-        page,
-        pages,
-        workspaces,
-        secrets: _,
-    } = hierarchy;
-    html! {
-        @if *pages > 1 {
-            nav.pager aria-label="Pages" {
-                @if *page > 1 { a.button.small rel="prev" href={ "/keys?page=" (page - 1) } { "Previous" } }
-                span.number { "Page " (page) " of " (pages) ", " (count(*workspaces, "workspace")) }
-                @if page < pages { a.button.small rel="next" href={ "/keys?page=" (page + 1) } { "Next" } }
-            }
         }
     }
 }

@@ -4,7 +4,7 @@ use maud::{Markup, html};
 
 use crate::console::{
     fields::Fields,
-    view::{count, icon},
+    view::{count, icon, pager},
 };
 
 /// The texts of a list, and the length of its pages.
@@ -114,17 +114,9 @@ impl<'a, T> Selection<'a, T> {
 
     fn pager(&self) -> Markup {
         let first = (self.page - 1) * self.kind.page_size + 1;
-        html! {
-            @if self.pages > 1 {
-                nav.pager aria-label="Pages" {
-                    @if self.page > 1 { a.button.small rel="prev" href=(self.path(self.page - 1)) { "Previous" } }
-                    span.number {
-                        (first) "–" (first + self.shown.len() - 1) " of " (count(self.matching, self.kind.noun))
-                    }
-                    @if self.page < self.pages { a.button.small rel="next" href=(self.path(self.page + 1)) { "Next" } }
-                }
-            }
-        }
+        let last = first + self.shown.len() - 1;
+        let shown = format!("{first}–{last} of {}", count(self.matching, self.kind.noun));
+        pager(self.page, self.pages, |page| self.path(page), &shown)
     }
 }
 

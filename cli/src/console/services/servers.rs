@@ -4,9 +4,8 @@ use chassis::service_channel::ServiceChannel;
 use proto::{
     ServerName, Warning, WorkspaceName,
     injector::v1::{
-        AddServerRequest, CatalogEntry, ExplainInjectionRequest, GetServerRequest, ListCatalogEntriesRequest,
-        RemoveServerRequest, Server, UpdateServerRequest, catalog_service_client::CatalogServiceClient,
-        server_service_client::ServerServiceClient,
+        AddServerRequest, CatalogEntry, ExplainInjectionRequest, GetServerRequest, RemoveServerRequest,
+        Server, UpdateServerRequest, server_service_client::ServerServiceClient,
     },
 };
 use tokio::task::JoinSet;
@@ -16,7 +15,7 @@ use crate::{
     connect::Remote,
     console::remembered_access::Question,
     failure::{Failure, FailureKind},
-    pages::MAX_PAGE_SIZE,
+    pages,
 };
 
 /// Number of explanations that are asked for at the same time.
@@ -96,20 +95,7 @@ impl Services {
     }
 
     pub(in crate::console) async fn catalog(&self) -> Result<Vec<CatalogEntry>, Failure> {
-        let (mut all, mut page_token) = (Vec::new(), String::new());
-        loop {
-            let request = ListCatalogEntriesRequest {
-                page_size: MAX_PAGE_SIZE,
-                page_token,
-            };
-            let mut client = CatalogServiceClient::new(self.injector.channel.clone());
-            let answer = self.injector.answer(client.list_catalog_entries(request)).await?;
-            all.extend(answer.entries);
-            page_token = answer.next_page_token;
-            if page_token.is_empty() {
-                return Ok(all);
-            }
-        }
+        pages::catalog_entries(&self.injector).await
     }
 
     pub(in crate::console) async fn explain(&self, workspace: &str, server: &str) -> Explained {

@@ -13,6 +13,6 @@ pub(super) use self::{
     },
     layout::{Frame, Head, Section, message_page, page, signed_in_page},
     notice::Notice,
-    parts::{bar, cell, chips, empty, facts, icon, link_chips},
+    parts::{bar, cell, chips, empty, facts, icon, link_chips, pager},
     text::{count, date, day_of, expiry, grouped, moment, now, prose, sentence, time_of_day, with_full_time},
 };

@@ -61,6 +61,19 @@ pub(crate) fn empty(symbol: &str, title: &str, text: &Markup, action: &Markup) -
     }
 }
 
+/// Returns the links from a page of a list to the pages beside it. `shown` says what the page shows.
+pub(crate) fn pager(page: usize, pages: usize, path: impl Fn(usize) -> String, shown: &str) -> Markup {
+    html! {
+        @if pages > 1 {
+            nav.pager aria-label="Pages" {
+                @if page > 1 { a.button.small rel="prev" href=(path(page - 1)) { "Previous" } }
+                span.number { (shown) }
+                @if page < pages { a.button.small rel="next" href=(path(page + 1)) { "Next" } }
+            }
+        }
+    }
+}
+
 /// Returns a drawing of 24 by 24 units in the colour of the text.
 pub(crate) fn icon(name: &str) -> Markup {
     let path = match name {

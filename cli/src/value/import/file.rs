@@ -24,6 +24,8 @@ pub(crate) struct ImportEntry {
     /// The name as the file writes it, which may be no name of a secret.
     pub(crate) given: String,
     pub(crate) value: Result<Zeroizing<Vec<u8>>, ValueFault>,
+    /// True when the value refers to a variable that other readers of the format replace.
+    pub(crate) has_variable: bool,
 }
 
 /// The reason for which an entry has no value that can be put. The message never quotes the entry.

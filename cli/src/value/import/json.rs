@@ -41,6 +41,7 @@ fn entry((given, member): (String, Node)) -> ImportEntry {
         line: member.line,
         given,
         value,
+        has_variable: false,
     }
 }
 

@@ -116,6 +116,7 @@ fn entry(
         line: node.line,
         given,
         value,
+        has_variable: false,
     }
 }
 

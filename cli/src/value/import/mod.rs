@@ -60,6 +60,7 @@ fn dotenv(text: &str) -> ImportFile {
                         true => Err(ValueFault::Comment),
                         false => Ok(file::bytes_of(&entry.value)),
                     },
+                    has_variable: entry.has_variable,
                 });
                 before = Some(entry);
             }

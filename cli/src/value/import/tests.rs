@@ -8,10 +8,14 @@ fn entries(text: &str) -> Vec<(usize, String, Result<String, ValueFault>)> {
     assert_eq!(file.faults, [], "{text}");
     let entries = file.entries.into_iter();
     entries
-        .map(|ImportEntry { line, given, value }| {
-            let value = value.map(|value| String::from_utf8_lossy(&value).into_owned());
-            (line, given, value)
-        })
+        .map(
+            |ImportEntry {
+                 line, given, value, ..
+             }| {
+                let value = value.map(|value| String::from_utf8_lossy(&value).into_owned());
+                (line, given, value)
+            },
+        )
         .collect()
 }
 

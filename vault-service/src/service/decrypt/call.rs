@@ -51,6 +51,7 @@ impl DecryptRpcs {
     pub(super) async fn answer(
         &self,
         parsed: Result<ParsedDecrypt, Refusal>,
+        check_only: bool,
     ) -> Result<DecryptedAnswer, Refusal> {
         let began = Instant::now();
         let decrypted = match &parsed {
@@ -65,20 +66,21 @@ impl DecryptRpcs {
             (Ok(_), None) => Err(refusal(VaultError::Stopped)),
             (Err(refusal), _) => Err(refusal),
         };
-        self.count(answer, began)
+        self.count(check_only, answer, began)
     }
 
     /// Counts one decrypt that began at `began`, and returns its answer.
     pub(super) fn count(
         &self,
+        check_only: bool,
         answer: Result<DecryptedAnswer, Refusal>,
         began: Instant,
     ) -> Result<DecryptedAnswer, Refusal> {
         let refused = answer.as_ref().err().map(|refusal| refusal.reason);
-        self.metrics.decrypt(refused);
-        self.metrics
-            .decrypt_seconds
-            .observe(began.elapsed().as_secs_f64());
+        self.metrics.decrypt(check_only, refused);
+        if !check_only {
+            self.metrics.decrypt_duration(began.elapsed());
+        }
         answer
     }
 }
@@ -135,7 +137,9 @@ impl ParsedDecrypt {
         let (secrets, values) = secrets
             .map(|(name, outcome)| {
                 let (secret, value) = split_value(name, outcome);
-                metrics.secret(secret.status());
+                if !self.query.check_only {
+                    metrics.secret(secret.status());
+                }
                 (secret, value)
             })
             .unzip();

@@ -42,7 +42,7 @@ impl DecryptService for DecryptRpcs {
         }
         let room = quota.room().await;
         let parsed = ParsedDecrypt::parse(authorized, request.get_ref());
-        let answer = self.answer(parsed).await?;
+        let answer = self.answer(parsed, request.get_ref().check_only).await?;
         subject.note_outcomes(&answer.response.secrets);
         let response = if recipient.is_empty() {
             answer.in_clear()

@@ -24,7 +24,7 @@ use tonic::{Status, Streaming};
 
 use super::{
     call::{DecryptRpcs, MESSAGE_HEAD, ParsedDecrypt},
-    sealing::{StreamSealing, sealing_required},
+    sealing::{DecryptedAnswer, StreamSealing, sealing_required},
     stream_audit::{RefusedDecrypt, StreamAudit},
 };
 use crate::{
@@ -155,8 +155,9 @@ impl StreamSession {
     /// Answers all calls of a message with the same refusal. The answers are small, and the stream reads no further
     /// message before the connection takes the answers.
     async fn refuse(&mut self, calls: Vec<DecryptCall>, refusal: &Refusal) -> Result<(), StreamEnd> {
-        let answers = calls.into_iter().map(|DecryptCall { id, request: _ }| {
-            self.rpcs.metrics.decrypt(Some(refusal.reason));
+        let answers = calls.into_iter().map(|DecryptCall { id, request }| {
+            let check_only = request.is_some_and(|request| request.check_only);
+            self.rpcs.metrics.decrypt(check_only, Some(refusal.reason));
             wire_answer(id, Err(refusal.clone()))
         });
         let message = with_epoch(&mut self.sealing, answers.collect());
@@ -219,14 +220,24 @@ async fn decrypt_piece(
         };
         answers.push((id, answer));
     }
+    let checks: Vec<_> = answers.iter().map(|(_, answer)| is_check(answer)).collect();
     let answers = audit.record(answers).await.into_iter();
     answers
-        .map(|(id, answer)| {
-            let answer = rpcs.count(answer, began);
+        .zip(checks)
+        .map(|((id, answer), check_only)| {
+            let answer = rpcs.count(check_only, answer, began);
             let response = answer.and_then(|answer| sealing.answer(answer, id));
             wire_answer(id, response)
         })
         .collect()
+}
+
+/// Returns true for a decrypt with `check_only`.
+fn is_check(answer: &Result<DecryptedAnswer, RefusedDecrypt>) -> bool {
+    match answer {
+        Ok(answer) => answer.query.check_only,
+        Err(refused) => refused.subject.check_only,
+    }
 }
 
 /// Makes a message with the epoch of its answers.

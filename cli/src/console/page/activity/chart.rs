@@ -22,6 +22,8 @@ pub(super) struct Chart<'c> {
     pub(super) layers: &'c [&'static str],
     /// The time at the right edge.
     pub(super) now: Duration,
+    /// The time from the left edge to the right one.
+    span: Duration,
     bars: Vec<Bar>,
 }
 
@@ -35,18 +37,20 @@ struct Bar {
 }
 
 impl<'c> Chart<'c> {
-    pub(super) fn new(layers: &'c [&'static str], now: Duration) -> Self {
+    /// `covered` is the time for which there are figures.
+    pub(super) fn new(layers: &'c [&'static str], now: Duration, covered: Duration) -> Self {
         Self {
             layers,
             now,
+            span: span_of(covered),
             bars: Vec::new(),
         }
     }
 
     /// Adds an interval with the height of each layer.
     pub(super) fn add(&mut self, interval: &Interval, values: Vec<f64>, text: String) {
-        let right = WINDOW.as_secs_f64() - self.now.saturating_sub(interval.to).as_secs_f64();
-        let left = WINDOW.as_secs_f64() - self.now.saturating_sub(interval.from).as_secs_f64();
+        let right = self.span.as_secs_f64() - self.now.saturating_sub(interval.to).as_secs_f64();
+        let left = self.span.as_secs_f64() - self.now.saturating_sub(interval.from).as_secs_f64();
         let (left, right) = (left.max(0.0), right.max(0.0));
         self.bars.push(Bar {
             x: left,
@@ -66,7 +70,7 @@ impl<'c> Chart<'c> {
 
     /// Returns the drawing with a title and a description for screen readers. `top` is the value of the upper edge.
     pub(super) fn drawing(&self, id: &str, title: &str, description: &str, top: f64) -> Markup {
-        let width = WINDOW.as_secs();
+        let width = self.span.as_secs();
         html! {
             svg.chart viewBox={ "0 0 " (width) " 100" } preserveAspectRatio="none" role="img"
                 aria-labelledby={ (id) "-title" } aria-describedby={ (id) "-text" } {
@@ -74,7 +78,7 @@ impl<'c> Chart<'c> {
                 desc id={ (id) "-text" } { (description) }
                 path.grid d={ "M0 0H" (width) "M0 50H" (width) } {}
                 (self.layers(top))
-                (base_line())
+                (base_line(self.span))
                 @for bar in &self.bars {
                     rect.hover x=(short(bar.x)) y="0" width=(short(bar.width)) height="100" { title { (bar.text) } }
                 }
@@ -85,9 +89,9 @@ impl<'c> Chart<'c> {
     /// Returns the drawing alone, for a row of a table that has the figures.
     pub(super) fn spark(&self) -> Markup {
         html! {
-            svg.spark viewBox={ "0 0 " (WINDOW.as_secs()) " 100" } preserveAspectRatio="none" aria-hidden="true" {
+            svg.spark viewBox={ "0 0 " (self.span.as_secs()) " 100" } preserveAspectRatio="none" aria-hidden="true" {
                 (self.layers(self.max()))
-                (base_line())
+                (base_line(self.span))
             }
         }
     }
@@ -127,8 +131,14 @@ impl<'c> Chart<'c> {
 }
 
 /// Returns the line below the bars. It is drawn half a unit above the lower edge, where the drawing would cut half of it off.
-fn base_line() -> Markup {
-    html! { path.grid.base d={ "M0 99.5H" (WINDOW.as_secs()) } {} }
+fn base_line(span: Duration) -> Markup {
+    html! { path.grid.base d={ "M0 99.5H" (span.as_secs()) } {} }
+}
+
+/// Returns the time that the charts show, so that the first minutes of a page fill them.
+pub(super) fn span_of(covered: Duration) -> Duration {
+    let spans = [4, 10].map(Duration::from_mins);
+    spans.into_iter().find(|span| covered <= *span).unwrap_or(WINDOW)
 }
 
 /// Returns the height of a layer. One with a single call is visible too.
@@ -188,8 +198,15 @@ mod tests {
     }
 
     #[test]
+    fn the_figures_of_the_first_minutes_fill_the_charts() {
+        for (covered, shown) in [(0, 4), (4, 4), (5, 10), (11, 30), (31, 30)] {
+            assert_eq!(span_of(Duration::from_mins(covered)), Duration::from_mins(shown));
+        }
+    }
+
+    #[test]
     fn a_chart_without_calls_is_empty_and_hostile_text_is_escaped() {
-        let chart = Chart::new(&["ok"], Duration::ZERO);
+        let chart = Chart::new(&["ok"], Duration::ZERO, Duration::ZERO);
         let drawn = chart
             .drawing("c", "<script>", "\"&", rounded_up(chart.max()))
             .into_string();

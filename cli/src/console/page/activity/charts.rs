@@ -3,7 +3,7 @@
 use maud::{Markup, html};
 
 use super::{
-    chart::{Chart, in_an_interval, rounded_up},
+    chart::{Chart, in_an_interval, rounded_up, span_of},
     figures::{self, ago, duration, number, quantile},
 };
 use crate::console::activity::{Counts, INTERVAL, View};
@@ -12,12 +12,13 @@ use crate::console::activity::{Counts, INTERVAL, View};
 pub(super) const CALLS: [&str; 3] = ["ok", "error", "refused"];
 
 /// Returns a chart with its title, legend and axes.
-fn framed(title: &str, legend: &Markup, top: &str, drawing: &Markup) -> Markup {
+fn framed(view: &View<'_>, title: &str, legend: &Markup, top: &str, drawing: &Markup) -> Markup {
+    let span = span_of(view.calls.covered());
     html! {
         figure.card.chart-card {
             figcaption { h2 { (title) } ul.chart-legend { (legend) } }
             div.plot { span.axis-top { (top) } (drawing) }
-            div.axis aria-hidden="true" { span { "30 min ago" } span { "15 min ago" } span { "now" } }
+            div.axis aria-hidden="true" { span { (ago(span)) } span { (ago(span / 2)) } span { "now" } }
         }
     }
 }
@@ -39,7 +40,7 @@ pub(super) fn layers_of(counts: &Counts, of: impl Fn(u64) -> f64) -> Vec<f64> {
 }
 
 pub(super) fn calls_chart(total: &Counts, view: &View<'_>) -> Markup {
-    let mut chart = Chart::new(&CALLS, view.now);
+    let mut chart = Chart::new(&CALLS, view.now, view.calls.covered());
     for interval in view.calls.intervals() {
         let counts = interval.total();
         let text = format!(
@@ -63,8 +64,9 @@ pub(super) fn calls_chart(total: &Counts, view: &View<'_>) -> Markup {
         number(total.refused)
     );
     let top = rounded_up(chart.max());
-    let shown = per_interval(top);
+    let shown = per_interval(&chart, top, "calls");
     framed(
+        view,
         "Calls",
         &legend,
         &shown,
@@ -72,18 +74,21 @@ pub(super) fn calls_chart(total: &Counts, view: &View<'_>) -> Markup {
     )
 }
 
-/// Returns the label of the upper edge of a chart that counts.
-fn per_interval(top: f64) -> String {
+/// Returns the label of the upper edge of a chart that counts, such as "50 calls in 20 s", and no label for an empty chart.
+fn per_interval(chart: &Chart<'_>, top: f64, noun: &str) -> String {
+    if chart.max() <= 0.0 {
+        return String::new();
+    }
     let top = if top < 10.0 {
         top.to_string()
     } else {
         figures::rounded(top)
     };
-    format!("{top} in {} s", INTERVAL.as_secs())
+    format!("{top} {noun} in {} s", INTERVAL.as_secs())
 }
 
 pub(super) fn durations_chart(total: &Counts, view: &View<'_>) -> Markup {
-    let mut chart = Chart::new(&["p50", "p99"], view.now);
+    let mut chart = Chart::new(&["p50", "p99"], view.now, view.calls.covered());
     for interval in view.calls.intervals() {
         let seconds = interval.total().seconds;
         if let (Some(p50), Some(p99)) = (seconds.quantile(0.5), seconds.quantile(0.99)) {
@@ -105,6 +110,7 @@ pub(super) fn durations_chart(total: &Counts, view: &View<'_>) -> Markup {
         String::new()
     };
     framed(
+        view,
         "Time to the answer",
         &legend,
         &shown,
@@ -113,7 +119,7 @@ pub(super) fn durations_chart(total: &Counts, view: &View<'_>) -> Markup {
 }
 
 pub(super) fn misses_chart(total: &Counts, view: &View<'_>) -> Markup {
-    let mut chart = Chart::new(&["missed"], view.now);
+    let mut chart = Chart::new(&["missed"], view.now, view.calls.covered());
     for interval in view.calls.intervals() {
         let missed = interval.total().missed;
         let text = format!(
@@ -129,8 +135,9 @@ pub(super) fn misses_chart(total: &Counts, view: &View<'_>) -> Markup {
         number(total.missed)
     );
     let top = rounded_up(chart.max());
-    let shown = per_interval(top);
+    let shown = per_interval(&chart, top, "misses");
     framed(
+        view,
         "Misses",
         &legend,
         &shown,

@@ -140,7 +140,7 @@ fn servers(workspace: &str, view: &View<'_>) -> Markup {
 
 fn server_row(workspace: &str, server: &str, since_start: u64, view: &View<'_>) -> Markup {
     let counts = view.calls.of(server);
-    let mut chart = Chart::new(&CALLS, view.now);
+    let mut chart = Chart::new(&CALLS, view.now, view.calls.covered());
     for interval in view.calls.intervals() {
         if let Some(counts) = interval.of(server) {
             chart.add(

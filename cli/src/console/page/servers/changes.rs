@@ -2,11 +2,15 @@
 
 use proto::injector::v1::{Server, UpstreamTls};
 
+use super::show::{oauth_text, protocol_text, scrub_text};
+
 /// A group of fields that the form shows as one, with the paths for the update mask.
 pub(super) struct ChangedSetting {
     /// The name that the form has for it.
     pub(super) label: &'static str,
     pub(super) paths: &'static [&'static str],
+    /// The value before the change, in words; empty for a text of several lines.
+    pub(super) before: String,
 }
 
 /// Returns what differs. Both servers come from forms, so that fields which the form does not show never differ, and an update
@@ -14,14 +18,16 @@ pub(super) struct ChangedSetting {
 pub(super) fn changes(before: &Server, after: &Server) -> Vec<ChangedSetting> {
     let differ = settings(before, after)
         .into_iter()
-        .filter(|(_, _, differs)| *differs);
+        .filter(|(_, _, differs, _)| *differs);
     differ
-        .map(|(label, paths, _)| ChangedSetting { label, paths })
+        .map(|(label, paths, _, before)| ChangedSetting { label, paths, before })
         .collect()
 }
 
-/// Returns the label and the paths of every setting, and true for one that differs.
-fn settings(before: &Server, after: &Server) -> [(&'static str, &'static [&'static str], bool); 17] {
+/// The label and the paths of a setting, true if it differs, and its value before.
+type Setting = (&'static str, &'static [&'static str], bool, String);
+
+fn settings(before: &Server, after: &Server) -> [Setting; 17] {
     let Server {
         // A form cannot change these.
         workspace: _,
@@ -60,64 +66,96 @@ fn settings(before: &Server, after: &Server) -> [(&'static str, &'static [&'stat
         || *inject_secrets != after.inject_secrets
         || *required_secrets != after.required_secrets
         || *injections != after.injections;
+    let list = |items: &[String]| items.join(", ");
+    let is_on = |is_on: bool| if is_on { "on" } else { "off" }.to_owned();
+    let searched = scrub_text(before.scrub(), before.on_echo());
     // With injections, the names of the secrets follow from them, and the other way round.
     let credential: &[&str] = match after.injections.is_empty() {
         true => &["auth_type", "inject_secrets", "required_secrets"],
         false => &["auth_type", "injections"],
     };
     [
-        ("URL", &["url"], *url != after.url),
-        ("credential", credential, other_credential),
-        ("description", &["description"], *description != after.description),
-        ("paths", &["paths"], *paths != after.paths),
+        ("URL", &["url"], *url != after.url, url.clone()),
+        ("credential", credential, other_credential, list(inject_secrets)),
+        (
+            "description",
+            &["description"],
+            *description != after.description,
+            description.clone(),
+        ),
+        ("paths", &["paths"], *paths != after.paths, list(paths)),
         (
             "gRPC methods",
             &["grpc_methods"],
             *grpc_methods != after.grpc_methods,
+            list(grpc_methods),
         ),
         (
             "gRPC messages",
             &["protobuf_messages"],
             *protobuf_messages != after.protobuf_messages,
+            String::new(),
         ),
         (
             "number of the gRPC field",
             &["protobuf_secrets_field"],
             *protobuf_secrets_field != after.protobuf_secrets_field,
+            protobuf_secrets_field.to_string(),
         ),
         (
             "web pages that may call it",
             &["allowed_origins"],
             *allowed_origins != after.allowed_origins,
+            list(allowed_origins),
         ),
-        ("CA", &["tls.ca_pem"], ca_pem != new_tls.ca_pem),
+        ("CA", &["tls.ca_pem"], ca_pem != new_tls.ca_pem, String::new()),
         (
             "name in its certificate",
             &["tls.server_name"],
             server_name != new_tls.server_name,
+            server_name,
         ),
         (
             "bound secrets without a verified server",
             &["tls.allow_bound_secrets"],
             allow_bound_secrets != new_tls.allow_bound_secrets,
+            is_on(allow_bound_secrets),
         ),
         (
             "client certificate",
             &["tls.client_cert_secret"],
             client_cert_secret != new_tls.client_cert_secret,
+            client_cert_secret,
         ),
         (
             "cleartext",
             &["allow_plaintext"],
             *allow_plaintext != after.allow_plaintext,
+            is_on(*allow_plaintext),
         ),
-        ("version of HTTP", &["protocol"], *protocol != after.protocol),
-        ("search of answers", &["scrub"], *scrub != after.scrub),
-        ("treatment of an echo", &["on_echo"], *on_echo != after.on_echo),
+        (
+            "version of HTTP",
+            &["protocol"],
+            *protocol != after.protocol,
+            protocol_text(before.protocol()).to_owned(),
+        ),
+        (
+            "search of answers",
+            &["scrub"],
+            *scrub != after.scrub,
+            searched.clone(),
+        ),
+        (
+            "treatment of an echo",
+            &["on_echo"],
+            *on_echo != after.on_echo,
+            searched,
+        ),
         (
             "treatment of a demand for a credential",
             &["oauth"],
             *oauth != after.oauth,
+            oauth_text(before.oauth()).to_owned(),
         ),
     ]
 }
@@ -180,7 +218,7 @@ mod tests {
     fn every_setting_of_a_server_is_compared() {
         // A server with injections has other paths for its credential than one without.
         let pairs = [Server::default(), stored()].map(|server| settings(&server, &server));
-        let paths = pairs.iter().flatten().flat_map(|(_, paths, _)| *paths);
+        let paths = pairs.iter().flatten().flat_map(|(_, paths, ..)| *paths);
         let fields = paths.map(|path| path.split('.').next().unwrap_or(path).to_owned());
         assert_eq!(fields.collect::<BTreeSet<_>>(), settings_of_server());
     }

@@ -156,28 +156,45 @@ async fn changed_meanwhile(
     mut form: ServerForm,
     conflict: FormError,
 ) -> Response {
-    let shown = shown.server().unwrap_or_default();
-    let theirs = changes_of(of, &shown, &ServerForm::of_server(present));
-    let shown = ServerForm::of_server(&shown);
+    let shown = ServerForm::of_server(&shown.server().unwrap_or_default());
+    let present_form = ServerForm::of_server(present);
+    let workspace = of.workspace.as_str();
+    let theirs = changes(&present_form.server(workspace), &shown.server(workspace));
     form.keep_untouched(&shown);
-    form.merge(&shown, &ServerForm::of_server(present));
-    let (of_both, mine): (Vec<_>, Vec<_>) = changes_of(of, present, &form)
-        .into_iter()
-        .partition(|change| theirs.iter().any(|other| other.label == change.label));
-    let mut hint = "this is its present state".to_owned();
-    match (mine.as_slice(), of_both.as_slice()) {
-        ([], []) => hint.push_str("; it has what you entered already"),
-        ([], _) => {}
-        (mine, _) => hint.push_str(&format!(" with your entries: {}", labels(mine))),
-    }
-    if !of_both.is_empty() {
-        hint.push_str(&format!(
-            "; somebody else changed these settings too, and your entries would replace theirs: {}",
-            labels(&of_both)
-        ));
-    }
-    let error = conflict.hint(hint);
+    form.merge(&shown, &present_form);
+    let mine = changes_of(of, present, &form);
+    let error = conflict
+        .link(format!("{}/edit", of.path()), "Discard your entries")
+        .hint(conflict_hint(&theirs, &mine));
     page(visit, of, ShownState::of(present), &form, Some(&error), "").await
+}
+
+/// Says what somebody else changed, with the present values, and what the form would change now.
+fn conflict_hint(theirs: &[ChangedSetting], mine: &[ChangedSetting]) -> String {
+    let both = mine
+        .iter()
+        .any(|mine| theirs.iter().any(|other| other.label == mine.label));
+    let theirs: Vec<_> = theirs.iter().map(described).collect();
+    let mut hint = match theirs.as_slice() {
+        [] => "the change was in no setting of this form".to_owned(),
+        theirs => format!("changed by somebody else: {}", theirs.join(", ")),
+    };
+    hint.push_str(". ");
+    match mine {
+        [] => hint.push_str("The server has what you entered already"),
+        mine => hint.push_str(&format!("“Save changes” saves your entries: {}", labels(mine))),
+    }
+    if both {
+        hint.push_str(". Where both of you changed a setting, your entry replaces the other one");
+    }
+    hint
+}
+
+fn described(ChangedSetting { label, before, .. }: &ChangedSetting) -> String {
+    match before.as_str() {
+        "" => (*label).to_owned(),
+        present => format!("{label} (now `{present}`)"),
+    }
 }
 
 async fn page(

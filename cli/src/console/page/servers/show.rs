@@ -106,16 +106,16 @@ fn settings(server: &Server) -> Markup {
         ("URL", html! { span.mono { (server.url) } }),
         ("Credential", html! { (auth_type(server.auth_type())) }),
         ("TLS", tls(server)),
-        ("Version of HTTP", html! { (protocol(server.protocol())) }),
+        ("Version of HTTP", html! { (protocol_text(server.protocol())) }),
         (
             "Web pages that may call it",
             texts(&server.allowed_origins, "none"),
         ),
         (
             "Search of answers",
-            html! { (scrub(server.scrub(), server.on_echo())) },
+            html! { (scrub_text(server.scrub(), server.on_echo())) },
         ),
-        ("A rejected credential", html! { (oauth(server.oauth())) }),
+        ("A rejected credential", html! { (oauth_text(server.oauth())) }),
         (
             "Changed",
             with_full_time(
@@ -172,7 +172,7 @@ fn auth_type(auth_type: AuthType) -> &'static str {
     }
 }
 
-fn protocol(protocol: Protocol) -> &'static str {
+pub(super) fn protocol_text(protocol: Protocol) -> &'static str {
     match protocol {
         Protocol::Unspecified | Protocol::Auto => "chosen by the server",
         Protocol::Http1 => "HTTP/1.1",
@@ -180,7 +180,7 @@ fn protocol(protocol: Protocol) -> &'static str {
     }
 }
 
-fn scrub(scrub: Scrub, on_echo: OnEcho) -> String {
+pub(super) fn scrub_text(scrub: Scrub, on_echo: OnEcho) -> String {
     let searched = match scrub {
         Scrub::Off => return "off".to_owned(),
         Scrub::Unspecified | Scrub::Headers => "headers",
@@ -192,7 +192,7 @@ fn scrub(scrub: Scrub, on_echo: OnEcho) -> String {
     }
 }
 
-fn oauth(oauth: Oauth) -> &'static str {
+pub(super) fn oauth_text(oauth: Oauth) -> &'static str {
     match oauth {
         Oauth::Unspecified | Oauth::Replace => "an error of the injector",
         Oauth::Pass => "passed on to the program",

@@ -3,7 +3,7 @@
 /// The parts of a URL that the injector has accepted, or that a person is typing.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct UrlParts<'u> {
-    /// `https` or `http`; empty for a text that is no URL.
+    /// `https` or `http`, in lower case however the URL writes it; empty for a text that is no URL.
     pub(super) scheme: &'u str,
     pub(super) authority: &'u str,
     /// Begins with `/`, or is empty.
@@ -14,6 +14,10 @@ pub(super) struct UrlParts<'u> {
 impl<'u> UrlParts<'u> {
     pub(super) fn of(url: &'u str) -> Self {
         let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+        let known = ["https", "http"]
+            .into_iter()
+            .find(|known| known.eq_ignore_ascii_case(scheme));
+        let scheme = known.unwrap_or(scheme);
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
         let (authority, path) = match rest.find('/') {
             Some(at) => rest.split_at(at),
@@ -64,7 +68,7 @@ impl<'u> UrlParts<'u> {
         let address = address
             .parse()
             .map(|address: std::net::IpAddr| address.is_loopback());
-        host == "localhost" || address.unwrap_or(false)
+        host.eq_ignore_ascii_case("localhost") || address.unwrap_or(false)
     }
 }
 
@@ -80,6 +84,7 @@ mod tests {
         assert_eq!(url.origin(), "https://a.example:8443");
         assert_eq!(url.short(), "https://a.example:8443/v1/${T}/?…");
         assert_eq!(UrlParts::of("https://a").short(), "https://a");
+        assert_eq!(UrlParts::of("Https://a").origin(), "https://a");
         for (url, is_cleartext) in [
             ("http://127.0.0.1:80", false),
             ("http://[::1]:80", false),
@@ -87,6 +92,8 @@ mod tests {
             ("http://127.a.example", true),
             ("http://localhost", false),
             ("http://a.example", true),
+            ("Http://a.example", true),
+            ("HTTP://LocalHost:80", false),
             ("https://a.example", false),
         ] {
             assert_eq!(UrlParts::of(url).is_cleartext(), is_cleartext, "{url}");
