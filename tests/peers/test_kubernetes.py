@@ -445,7 +445,7 @@ def test_a_pod_waits_for_the_key_of_each_config_map() -> None:
         (["--set", "fullnameOverride=1vault"], "/fullnameOverride"),
         (["--set", "certificates.job.schedule=every day"], "/certificates/job/schedule"),
         (["--set", "certificates.job.schedule=@reboot"], "/certificates/job/schedule"),
-        (["--set", "vault.persistence.size=0"], "/vault/persistence/size"),
+        (["--set", "vault.persistence.size=0Gi"], "/vault/persistence/size"),
         (["--set", "webhook.port=null"], "port"),
         (["--set-json", 'webhook.namespaceSelector=[{"key": "a", "operator": "In"}]'], "/webhook/namespaceSelector/0"),
         (
