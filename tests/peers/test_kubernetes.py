@@ -284,11 +284,13 @@ def test_the_sidecars_have_the_settings_of_the_values() -> None:
         *("--set", "tokens.expirationSeconds=600", "--set", "injector.metricsListen=[::]:9152"),
         *("--set", "monitoring.serviceMonitor.enabled=true", "--set", "vault.startupSeconds=900"),
         *("--set", "webhook.allowedImages={registry.example.org/a/,registry.example.org/b:1}"),
+        *("--set", "injector.readiness=live"),
     )
     (webhook,) = one(objects, "Deployment", "aerostack-webhook")["spec"]["template"]["spec"]["containers"]
     settings = variables(webhook)
     assert settings["AEROSTACK_WEBHOOK_TOKEN_EXPIRATION"] == "600s"
     assert settings["AEROSTACK_WEBHOOK_SIDECAR_METRICS_LISTEN"] == "[::]:9152"
+    assert settings["AEROSTACK_WEBHOOK_SIDECAR_READINESS"] == "live"
     assert settings["AEROSTACK_WEBHOOK_ALLOW_IMAGE"] == "registry.example.org/a/;registry.example.org/b:1"
     (endpoint,) = one(objects, "PodMonitor", "aerostack-injector")["spec"]["podMetricsEndpoints"]
     assert endpoint["portNumber"] == 9152
@@ -463,6 +465,7 @@ def test_a_pod_waits_for_the_key_of_each_config_map() -> None:
         (["--set-string", "injector.cpu=20"], "injector.cpu is more than 16"),
         (["--set", "injector.metricsListen=0.0.0.0:7100"], "7100 is the port of the data plane"),
         (["--set", "injector.metricsListen=0.0.0.0:70000"], "/injector/metricsListen"),
+        (["--set", "injector.readiness=always"], "/injector/readiness"),
         (["--set", "vault.resources.limits.memory=128Mi"], "vault.resources: the limit of memory (128Mi) is less"),
         (["--set", "webhook.resources.limits.cpu=10m"], "webhook.resources: the limit of cpu (10m) is less"),
         (["--set", "vault.cacheMib=512"], "vault.cacheMib"),
