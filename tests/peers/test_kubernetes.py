@@ -284,11 +284,13 @@ def test_the_sidecars_have_the_settings_of_the_values() -> None:
         *("--set", "tokens.expirationSeconds=600", "--set", "injector.metricsListen=[::]:9152"),
         *("--set", "monitoring.serviceMonitor.enabled=true", "--set", "vault.startupSeconds=900"),
         *("--set", "webhook.allowedImages={registry.example.org/a/,registry.example.org/b:1}"),
+        *("--set", "injector.readiness=live"),
     )
     (webhook,) = one(objects, "Deployment", "aerostack-webhook")["spec"]["template"]["spec"]["containers"]
     settings = variables(webhook)
     assert settings["AEROSTACK_WEBHOOK_TOKEN_EXPIRATION"] == "600s"
     assert settings["AEROSTACK_WEBHOOK_SIDECAR_METRICS_LISTEN"] == "[::]:9152"
+    assert settings["AEROSTACK_WEBHOOK_SIDECAR_READINESS"] == "live"
     assert settings["AEROSTACK_WEBHOOK_ALLOW_IMAGE"] == "registry.example.org/a/;registry.example.org/b:1"
     (endpoint,) = one(objects, "PodMonitor", "aerostack-injector")["spec"]["podMetricsEndpoints"]
     assert endpoint["portNumber"] == 9152
@@ -303,6 +305,10 @@ def test_the_sidecars_have_the_settings_of_the_values() -> None:
         ("tokens.keys=", {"ca", "token"}),
         ("tokens.issuer=https://oidc.example.com/id", {"jwks", "ca", "token"}),
         ("tokens.issuer=https://oidc.example.com/id,tokens.keys=", set()),
+        ("tokens.issuer=https://oidc.example.com/id,tokens.keys=https://oidc.example.com/keys", {"jwks"}),
+        ("tokens.keys=https://kubernetes.default.svc.example.com/keys", {"jwks"}),
+        ("tokens.issuer=https://kubernetes.default.svc.example.com,tokens.keys=", set()),
+        ("clusterDomain=a.example,tokens.issuer=https://kubernetes.default.svc.a.example,tokens.keys=", {"ca", "token"}),
     ],
 )
 def test_an_issuer_outside_of_the_cluster_gets_no_token_of_the_cluster(values: str, sources: set[str]) -> None:
@@ -316,6 +322,14 @@ def test_an_issuer_outside_of_the_cluster_gets_no_token_of_the_cluster(values: s
 def test_a_job_of_the_certificates_that_somebody_starts_is_deleted_when_it_has_ended() -> None:
     cronjob = one(rendered_with(CHART / "ci" / "default-values.yaml"), "CronJob", "aerostack-certificates")
     assert cronjob["spec"]["jobTemplate"]["spec"]["ttlSecondsAfterFinished"] == 7 * 24 * 3600
+
+
+@pytest.mark.parametrize("values", ["default", "no-hooks"])
+def test_a_failed_pod_of_the_certificates_stays_with_its_log(values: str) -> None:
+    """With `OnFailure`, Kubernetes deletes the pod of a Job that has failed too often."""
+    objects = rendered_with(CHART / "ci" / f"{values}-values.yaml")
+    jobs = [pod for each in objects if each["kind"] in ("Job", "CronJob") for pod in pod_specs(each)]
+    assert [pod["restartPolicy"] for pod in jobs] == ["Never", "Never"]
 
 
 def test_a_webhook_in_the_network_of_its_nodes_needs_no_further_node_for_an_update() -> None:
@@ -377,7 +391,7 @@ def test_a_pod_waits_for_the_key_of_each_config_map() -> None:
         (["--set", "roles.injectors={spiffe://a/ns/b/sa/c=shop}"], "certificates.clientCaSecret is required"),
         (
             ["--set", "roles.injectors={system:serviceaccount:a:b=shop},roles.editors={system:serviceaccount:a:b=shop}"],
-            "system:serviceaccount:a:b is in roles.injectors and also an admin or editor",
+            "system:serviceaccount:a:b is in roles.injectors and also an admin, editor or viewer",
         ),
         (
             ["--set", "roles.injectors={system:serviceaccount:aerostack:aerostack-admin=*}"],
@@ -396,6 +410,82 @@ def test_a_pod_waits_for_the_key_of_each_config_map() -> None:
         (["--set", "injector.memory=64mb"], "/injector/memory"),
         (["--set", "injector.cpu=64Mi"], "/injector/cpu"),
         (["--set", "certificates.mode=existing"], "certificates.existing.vaultSecret is required"),
+        # Roles that the vault refuses.
+        (
+            ["--set", "roles.injectors={system:serviceaccount:a:b=shop},roles.viewers={system:serviceaccount:a:b=shop}"],
+            "system:serviceaccount:a:b is in roles.injectors and also an admin, editor or viewer",
+        ),
+        (
+            [
+                *("--set", "roles.injectors={system:serviceaccount:a:b=shop}"),
+                "--set",
+                "roles.editors={jwt:https://kubernetes.default.svc.cluster.local#system:serviceaccount:a:b=shop}",
+            ],
+            "system:serviceaccount:a:b is in roles.injectors and also",
+        ),
+        (["--set", "roles.injectors={jwt:foo=shop}"], "/roles/injectors/0"),
+        (["--set", f"roles.injectors={{system:serviceaccount:a:b={'w' * 64}}}"], "/roles/injectors/0"),
+        (["--set", f"roles.admins={{system:serviceaccount:{'n' * 64}:b}}"], "/roles/admins/0"),
+        (["--set", "roles.editors={spiffe://domain=shop}"], "/roles/editors/0"),
+        # Issuers that the vault refuses.
+        (["--set", "tokens.issuers={https://i.example=a\\,max-life=banana}"], "/tokens/issuers/0"),
+        (["--set", "tokens.issuers={https://i.example=a\\,alg=HS256}"], "/tokens/issuers/0"),
+        (["--set", "tokens.issuers={https://i.example=a\\,name=b\\,name=c}"], "tokens.issuers: a part occurs twice in"),
+        (
+            ["--set", "tokens.issuers={https://kubernetes.default.svc.cluster.local=a}"],
+            "tokens.issuers: https://kubernetes.default.svc.cluster.local is the issuer of another entry",
+        ),
+        (["--set", "tokens.issuers={https://i.example=a\\,name=kubernetes}"], "name=kubernetes is the name of another"),
+        (["--set", "tokens.audience=https://kubernetes.default.svc"], "/tokens/audience"),
+        (
+            ["--set", "tokens.issuer=https://oidc.example.com/id,tokens.audience=https://oidc.example.com/id"],
+            "tokens.audience is tokens.issuer",
+        ),
+        (["--set", "tokens.audience=null"], "audience"),
+        # Names and schedules that Kubernetes refuses.
+        (["--set", f"fullnameOverride={'n' * 40}"], "/fullnameOverride"),
+        (["--set", "fullnameOverride=1vault"], "/fullnameOverride"),
+        (["--set", "certificates.job.schedule=every day"], "/certificates/job/schedule"),
+        (["--set", "certificates.job.schedule=@reboot"], "/certificates/job/schedule"),
+        (["--set", "vault.persistence.size=0Gi"], "/vault/persistence/size"),
+        (["--set", "webhook.port=null"], "port"),
+        (["--set-json", 'webhook.namespaceSelector=[{"key": "a", "operator": "In"}]'], "/webhook/namespaceSelector/0"),
+        (
+            ["--set-json", 'webhook.objectSelector=[{"key": "a", "operator": "Exists", "values": ["b"]}]'],
+            "/webhook/objectSelector/0",
+        ),
+        (["--set-json", "networkPolicy.metrics=[{}]"], "/networkPolicy/metrics/0"),
+        (["--set-json", 'networkPolicy.metrics=[{"matchLabels": {}}]'], "/networkPolicy/metrics/0"),
+        # Resources.
+        (["--set", "injector.memory=8Mi"], "injector.memory is less than 16Mi"),
+        (["--set", "injector.memory=64Mi\\,32Mi"], "injector.memory: the limit 32Mi is less than the request 64Mi"),
+        (["--set-string", "injector.memory=0"], "injector.memory is less than 16Mi"),
+        (["--set", "injector.cpu=1.2.3"], "/injector/cpu"),
+        (["--set", "injector.cpu=0m"], "injector.cpu is not more than 0"),
+        (["--set-string", "injector.cpu=20"], "injector.cpu is more than 16"),
+        (["--set", "injector.metricsListen=0.0.0.0:7100"], "7100 is the port of the data plane"),
+        (["--set", "injector.metricsListen=0.0.0.0:70000"], "/injector/metricsListen"),
+        (["--set", "injector.readiness=always"], "/injector/readiness"),
+        (["--set", "vault.resources.limits.memory=128Mi"], "vault.resources: the limit of memory (128Mi) is less"),
+        (["--set", "webhook.resources.limits.cpu=10m"], "webhook.resources: the limit of cpu (10m) is less"),
+        (["--set", "vault.cacheMib=512"], "vault.cacheMib"),
+        # A KMS.
+        (["--set", "rootKey.type=kms"], "rootKey.kms.plugin is empty"),
+        (["--set", "rootKey.type=kms,rootKey.kms.plugin.image=a:1"], "/rootKey/kms/plugin"),
+        (["--set", "rootKey.kms.directory=/data/kms"], "/rootKey/kms/directory"),
+        # cert-manager.
+        (["--set", "certificates.certManager.issuerRef.kind=Issuer"], "/certificates/certManager/issuerRef"),
+        (
+            ["--set", "certificates.mode=cert-manager,certificates.certManager.duration=720h,certificates.certManager.renewBefore=720h"],
+            "certificates.certManager.renewBefore is not less than duration",
+        ),
+        (
+            [
+                *("--set", "certificates.mode=cert-manager,certificates.certManager.renewBefore=48h"),
+                *("--set", "monitoring.alerts.enabled=true"),
+            ],
+            "AerostackCertificateExpires would fire at each renewal",
+        ),
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else "",
 )
@@ -403,6 +493,38 @@ def test_wrong_values_are_refused_by_name(arguments: list[str], said: str) -> No
     done = template(*arguments, check=False)
     assert done.returncode != 0, "it was rendered"
     assert said.strip("/").split("/")[-1] in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--set", f"fullnameOverride={'n' * 39}"],
+        ["--set", "certificates.job.schedule=@daily"],
+        ["--set", "certificates.job.schedule=*/5 0-6 1\\,15 * MON-FRI"],
+        ["--set", "tokens.issuers={https://i.example/a?b=aud\\,name=b\\,jwks=https://k.example/\\,max-life=90m}"],
+        ["--set", "roles.editors={jwt:https://i.example#a=b=shop}"],
+        ["--set", f"roles.viewers={{system:serviceaccount:a:b.c={'w' * 63}}}"],
+        ["--set", "injector.cpu=0.5\\, 16,injector.memory=.5Gi\\,1G"],
+        ["--set", "rootKey.type=kms", "--set-json", 'vault.extraVolumes=[{"name": "kms", "hostPath": {"path": "/run"}}]'],
+        ["--set", "vault.resources.limits.memory=null,vault.cacheMib=4096"],
+        ["--set-json", 'vault.resources={"requests": null}'],
+        ["--set", "certificates.mode=cert-manager,certificates.certManager.renewBefore=48h"],
+    ],
+    ids=lambda value: value[-1],
+)
+def test_right_values_are_rendered(arguments: list[str]) -> None:
+    template(*arguments)
+
+
+def test_roles_that_no_variable_can_hold_are_refused(tmp_path: Path) -> None:
+    """Linux limits one variable to 128 KiB, and the container of the vault would not start."""
+    values = tmp_path / "values.json"
+    for number, held in ((2900, True), (3000, False)):
+        roles = [f"system:serviceaccount:shop:web-{each}=shop" for each in range(number)]
+        values.write_text(json.dumps({"roles": {"injectors": roles}}))
+        done = template("--values", str(values), check=False)
+        assert (done.returncode == 0) is held, done.stderr
+    assert "roles.injectors has 121889 bytes" in done.stderr, done.stderr
 
 
 def test_every_object_of_the_schema_is_closed() -> None:

@@ -30,10 +30,10 @@ from cluster import (
 )
 from pair import BINARY, REPOSITORY
 
-# `kubectl exec`, `logs` and `port-forward` need a pod that runs: their help, with the same arguments, refuses unknown ones.
+# `kubectl exec`, `logs` and `port-forward` need a pod that runs, and the stand-in has no `scale`: their help, with the same arguments, refuses unknown ones.
 KUBECTL = """#!/bin/bash
 case " $* " in
-  *" exec "* | *" port-forward "* | *" logs "*)
+  *" exec "* | *" port-forward "* | *" logs "* | *" scale "*)
     arguments=()
     for each in "$@"; do [ "$each" != -- ] || break; arguments+=("$each"); done
     exec REAL "${arguments[@]}" --help ;;
@@ -49,7 +49,7 @@ exec REAL "$@" --help
 """
 DOCKER = """#!/bin/bash
 case $1 in
-  build) [ -f "$3" ] && [ "$4" = -t ] && [ "${@: -1}" = . ] ;;
+  build) [ "$2 $3 $4" = "--platform linux/amd64 -f" ] && [ -f "$5" ] && [ "$6" = -t ] && [ "${@: -1}" = . ] ;;
   push) [ $# = 2 ] ;;
   *) false ;;
 esac
@@ -131,7 +131,18 @@ FROM_NOTHING = [
     "sidecar",
 ]
 LATER = ["restart", "rotate", "rotate-root-key", "upgrade", "backup", "uninstall", "delete"]
-ELSEWHERE = ["pull-secret", "root-key", "restore", "restored", "plain"]
+ELSEWHERE = [
+    "pull-secret",
+    "root-key",
+    "root-key-back",
+    "certificates-job",
+    "restore",
+    "restored",
+    "restore-again",
+    "scheduled-backup",
+    "plain",
+    "plain-remove",
+]
 
 
 def test_every_block_of_commands_is_run() -> None:
@@ -182,13 +193,19 @@ def test_the_commands_lead_from_nothing_to_the_removal(desk: Desk) -> None:
             "metadata": {"name": "data-aerostack-vault-0", "namespace": NAMESPACE},
         }
     )
+    desk.cluster.helm("install", str(CHART))
+    desk.cluster.helm("test")
+    desk.cluster.helm("uninstall")
+    assert "aerostack-test" in desk.cluster.api.of("Pod")
     desk.block("delete")
-    assert list(desk.cluster.api.of("Secret")) == ["aerostack-root-key-2"]
+    assert not desk.cluster.api.of("Secret") and "aerostack-test" not in desk.cluster.api.of("Pod")
     assert "aerostack backup --output" in desk.called.read_text()
 
 
 def test_a_backup_is_restored_into_an_empty_cluster(desk: Desk) -> None:
     desk.write("aerostack-values.yaml", "values")
+    # The namespace may exist, for example because it has the pull Secret.
+    desk.cluster.run("kubectl", "create", "namespace", NAMESPACE)
     (desk.folder / "root.key").write_text("A" * 43 + "=")
     desk.block("restore")
     assert desk.cluster.root_key() == {"root.key": "QUFB" * 14 + "QT0="}
@@ -199,7 +216,73 @@ def test_a_backup_is_restored_into_an_empty_cluster(desk: Desk) -> None:
     desk.block("restored")
 
 
+def test_a_backup_is_restored_into_the_same_release(desk: Desk) -> None:
+    desk.cluster.install()
+    desk.certificates()
+    claim = {"name": "data-aerostack-vault-0", "namespace": NAMESPACE}
+    desk.cluster.api.put({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": claim})
+    key = desk.cluster.root_key()
+    desk.block("restore-again")
+    for name in ("port-forward", "administer", "restored"):
+        desk.block(name)
+    assert not desk.cluster.api.of("PersistentVolumeClaim") and desk.cluster.root_key() == key
+
+
+def test_a_root_key_that_is_gone_is_put_back_from_its_copy(desk: Desk) -> None:
+    desk.write("aerostack-values.yaml", "values")
+    desk.block("install")
+    key = desk.cluster.root_key()
+    desk.block("root-key-copy")
+    desk.cluster.run("kubectl", "--namespace", NAMESPACE, "delete", "secret", "aerostack-root-key")
+    claim = {"name": "data-aerostack-vault-0", "namespace": NAMESPACE}
+    desk.cluster.api.put({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": claim})
+    desk.block("root-key-back")
+    desk.block("upgrade")
+    assert desk.cluster.root_key() == key
+
+
+def test_the_failed_job_of_the_certificates_is_looked_at_and_the_installation_repeated(desk: Desk) -> None:
+    desk.write("aerostack-values.yaml", "values")
+    desk.cluster.run("kubectl", "create", "namespace", NAMESPACE)
+    desk.block("certificates-job")
+    assert "aerostack-vault" in desk.cluster.api.of("StatefulSet")
+
+
+def test_the_backup_of_the_example_reaches_the_vault_as_an_administrator(desk: Desk) -> None:
+    desk.write("backup-values.yaml", "backup-values")
+    desk.cluster.install("--values", str(desk.folder / "backup-values.yaml"))
+    desk.block("scheduled-backup")
+    template = desk.cluster.api.of("CronJob")["aerostack-backup"]["spec"]["jobTemplate"]["spec"]["template"]
+    account = template["spec"]["serviceAccountName"]
+    (vault,) = desk.cluster.api.of("StatefulSet")["aerostack-vault"]["spec"]["template"]["spec"]["containers"]
+    admins = variables(vault)["AEROSTACK_VAULT_ADMIN"].split(";")
+    assert f"system:serviceaccount:{NAMESPACE}:{account}" in admins and account in desk.cluster.api.of("ServiceAccount")
+    peers = desk.cluster.api.of("NetworkPolicy")["aerostack-vault"]["spec"]["ingress"][0]["from"]
+    selected = [each["podSelector"]["matchLabels"].items() <= template["metadata"]["labels"].items() for each in peers]
+    assert selected == [False, False, True]
+    # The address, the identity and the audience of the vault are those of the pod of `helm test`.
+    (of_chart,) = [each for each in rendered_with(CHART / "ci" / "default-values.yaml") if each["kind"] == "Pod"]
+    arguments = dict(each.split("=", 1) for each in of_chart["spec"]["containers"][0]["args"] if "=" in each)
+    (container,) = template["spec"]["containers"]
+    assert container["image"].startswith("registry.example.com/aerostack/aerostack:")
+    settings = variables(container)
+    for variable, argument in (
+        ("AEROSTACK_VAULT", "--vault"),
+        ("AEROSTACK_VAULT_ID", "--vault-id"),
+        ("AEROSTACK_CA", "--ca"),
+        ("AEROSTACK_TOKEN_FILE", "--token-file"),
+    ):
+        assert settings[variable] == arguments[argument], variable
+    assert container["volumeMounts"][:2] == of_chart["spec"]["containers"][0]["volumeMounts"]
+    assert template["spec"]["volumes"][:2] == of_chart["spec"]["volumes"]
+    # The command is one that the command line knows.
+    (command,) = re.findall(r'aerostack backup --output "[^"]+"', container["command"][-1])
+    desk.run(command.replace("/backups/", ""))
+
+
 def test_the_root_key_can_be_made_before_the_installation(desk: Desk) -> None:
+    # The namespace may exist, for example because it has the pull Secret.
+    desk.cluster.run("kubectl", "create", "namespace", NAMESPACE)
     desk.block("root-key")
     assert len((desk.folder / "root.key").read_text().strip()) == 44
     desk.cluster.install("--set", "rootKey.generate=false")
@@ -237,6 +320,14 @@ def test_the_overlay_names_images_and_roles(desk: Desk) -> None:
     assert "aerostack-vault" in desk.cluster.api.of("StatefulSet")
     for kind in ("Job", "Role", "RoleBinding", "ServiceAccount"):
         assert "aerostack-certificates-first" not in desk.cluster.api.of(kind), kind
+
+    key = {"name": "aerostack-root-key", "namespace": NAMESPACE}
+    desk.cluster.api.put({"apiVersion": "v1", "kind": "Secret", "metadata": key, "data": {}})
+    desk.block("plain-remove")
+    kinds = {each["kind"] for name in ("vault", "webhook", "certificates") for each in manifests((PLAIN / f"{name}.yaml").read_text())}
+    for kind in kinds - {"Secret"}:
+        assert not desk.cluster.api.of(kind), kind
+    assert "aerostack-root-key" in desk.cluster.api.of("Secret")
 
 
 def test_the_policy_of_the_page_lets_sidecars_reach_the_vault() -> None:

@@ -89,6 +89,27 @@ def test_a_secret_that_somebody_else_made_is_used_and_left_alone(cluster: Cluste
     assert done.returncode != 0 and "has no key other" in done.stderr, done.stderr
 
 
+def test_no_new_root_key_is_made_for_a_volume_that_has_data(cluster: Cluster) -> None:
+    cluster.install()
+    key = copy.deepcopy(cluster.api.of("Secret")["aerostack-root-key"])
+    claim = {"name": "data-aerostack-vault-0", "namespace": NAMESPACE}
+    cluster.api.put({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": claim})
+    cluster.upgrade()
+    cluster.run("kubectl", "--namespace", NAMESPACE, "delete", "secret", "aerostack-root-key")
+    done = cluster.upgrade(check=False)
+    assert done.returncode != 0 and "put your copy of the root key back" in done.stderr, done.stderr
+    kept = {"helm.sh/resource-policy": "keep"}
+    cluster.api.put({**key, "metadata": {"name": "aerostack-root-key", "namespace": NAMESPACE, "annotations": kept}})
+    cluster.upgrade()
+    assert cluster.root_key() == key["data"]
+
+
+def test_the_notes_warn_of_alerts_without_metrics(cluster: Cluster) -> None:
+    alerts = ["--set", "monitoring.alerts.enabled=true,networkPolicy.enabled=false"]
+    assert "WARNING: monitoring.alerts.enabled without monitoring.serviceMonitor.enabled" in cluster.install(*alerts).stdout
+    assert "WARNING" not in cluster.upgrade(*alerts, "--set", "monitoring.serviceMonitor.enabled=true").stdout
+
+
 def test_the_notes_warn_of_metrics_that_nobody_may_read(cluster: Cluster) -> None:
     monitored = ["--set", "monitoring.serviceMonitor.enabled=true"]
     peers = '[{"namespaceSelector": {}}]'

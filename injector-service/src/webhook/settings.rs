@@ -23,7 +23,7 @@ use super::{
     annotations,
     image_prefix::ImagePrefix,
     own_authority::OwnAuthority,
-    sidecar::{DATA_PLANE_PORT, InjectionSettings},
+    sidecar::{DATA_PLANE_PORT, InjectionSettings, SidecarReadiness},
 };
 
 /// Life of the sidecars' tokens in seconds. Kubernetes issues no token for less than 10 minutes. The vault accepts a token until the
@@ -77,6 +77,9 @@ pub struct WebhookSettings {
     /// Address of /metrics, /livez, /readyz and /startupz of the sidecars (plain HTTP); [::]:9052 in a cluster with IPv6
     #[arg(long, default_value = "0.0.0.0:9052", value_name = "ADDRESS")]
     pub sidecar_metrics_listen: String,
+    /// When a pod with a sidecar is ready: while the sidecar can use its vault (vault), or while the sidecar runs (live)
+    #[arg(long, default_value = "vault", value_enum, value_name = "STATE")]
+    pub sidecar_readiness: SidecarReadiness,
     /// A namespace whose pods get no sidecar: a pod there that asks for one is denied
     #[arg(long, value_delimiter = ';', value_name = "NAMESPACE")]
     pub exclude_namespace: Vec<String>,
@@ -195,6 +198,7 @@ impl WebhookSettings {
             token_audience: self.token_audience.clone(),
             token_seconds: token_seconds?,
             metrics_listen: metrics_listen?,
+            readiness: self.sidecar_readiness,
             cpu: cpu?,
             memory: memory?,
             excluded_namespaces,

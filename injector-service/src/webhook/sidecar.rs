@@ -33,6 +33,15 @@ const USER: u32 = 65_532;
 /// The probes of a container.
 pub(super) const PROBES: [&str; 3] = ["startupProbe", "readinessProbe", "livenessProbe"];
 
+/// The state of a sidecar in which its pod is ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum SidecarReadiness {
+    /// The sidecar can use its vault. An outage of the vault then takes every injected pod out of its Services.
+    Vault,
+    /// The sidecar runs. During an outage of the vault the pod gets requests, and the sidecar refuses the calls that need a secret.
+    Live,
+}
+
 /// The settings that all injections share.
 #[derive(Debug, Clone)]
 pub(super) struct InjectionSettings {
@@ -46,6 +55,7 @@ pub(super) struct InjectionSettings {
     pub(super) token_seconds: u64,
     /// Address of the sidecars' metrics. Its port is the same in every pod.
     pub(super) metrics_listen: SocketAddr,
+    pub(super) readiness: SidecarReadiness,
     pub(super) cpu: ResourceAmount,
     pub(super) memory: ResourceAmount,
     /// The namespaces whose pods get no sidecar.
@@ -53,6 +63,10 @@ pub(super) struct InjectionSettings {
 }
 
 pub(super) fn container(request: &SidecarRequest, settings: &InjectionSettings) -> Value {
+    let readiness: &[&str] = match settings.readiness {
+        SidecarReadiness::Vault => &[],
+        SidecarReadiness::Live => &["--live"],
+    };
     json!({
         "name": NAME,
         "image": request.image.as_ref().unwrap_or(&settings.image),
@@ -73,7 +87,7 @@ pub(super) fn container(request: &SidecarRequest, settings: &InjectionSettings) 
         },
         // Two minutes for the vault to answer. After that the kubelet restarts the sidecar.
         "startupProbe": probe(&["--startup"], 1, 120),
-        "readinessProbe": probe(&[], 5, 3),
+        "readinessProbe": probe(readiness, 5, 3),
         "livenessProbe": probe(&["--live"], 10, 3),
         "volumeMounts": [
             {"name": TOKEN, "mountPath": "/var/run/secrets/aerostack", "readOnly": true},

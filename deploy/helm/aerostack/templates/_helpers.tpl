@@ -1,5 +1,5 @@
 {{- define "aerostack.name" -}}
-{{ .Values.fullnameOverride | trunc 40 | trimSuffix "-" }}
+{{ .Values.fullnameOverride }}
 {{- end }}
 
 {{- define "aerostack.vault" -}}
@@ -58,19 +58,113 @@ imagePullSecrets:
 
 {{- /* The vault is one pod and refuses to start with these roles, so that the upgrade would end every injected call. */ -}}
 {{- define "aerostack.checkRoles" -}}
+{{- $lists := dict "admins" .admins "editors" .roles.editors "viewers" .roles.viewers "injectors" .roles.injectors -}}
 {{- $injectors := list -}}
-{{- range .roles.injectors }}{{ $injectors = append $injectors (regexReplaceAll "=[^=]*$" . "") }}{{ end -}}
-{{- range concat .admins .roles.editors -}}
-{{- $principal := regexReplaceAll "=[^=]*$" . "" -}}
+{{- range .roles.injectors }}{{ $injectors = append $injectors (include "aerostack.principal" (list $.issuer .)) }}{{ end -}}
+{{- range concat .admins .roles.editors .roles.viewers -}}
+{{- $principal := include "aerostack.principal" (list $.issuer .) -}}
 {{- if has $principal $injectors -}}
-{{- fail (printf "roles: %s is in roles.injectors and also an admin or editor: no principal may both administer and decrypt" $principal) -}}
+{{- fail (printf "roles: %s is in roles.injectors and also an admin, editor or viewer: no principal may both administer and decrypt" $principal) -}}
 {{- end -}}
 {{- end -}}
-{{- range concat .admins .roles.editors .roles.viewers .roles.injectors -}}
+{{- range $name, $roles := $lists -}}
+{{- /* Linux limits one variable of the environment to 128 KiB. */ -}}
+{{- $size := len (join ";" $roles) -}}
+{{- if gt $size 120000 -}}
+{{- fail (printf "roles.%s has %d bytes, and the variable of the vault that holds it has 120000 at most" $name $size) -}}
+{{- end -}}
+{{- range $roles -}}
 {{- if and (regexMatch "^(spiffe://|dns:)" .) (not $.clientCa) -}}
 {{- fail (printf "roles: %s is a principal of a client certificate, so certificates.clientCaSecret is required" .) -}}
 {{- end -}}
 {{- end -}}
+{{- end -}}
+{{- end }}
+
+{{- /* The principal of a role, and of a service account the short form: (list .Values.tokens.issuer "PRINCIPAL=WORKSPACE") */ -}}
+{{- define "aerostack.principal" -}}
+{{- $principal := regexReplaceAll "=[^=]*$" (index . 1) "" -}}
+{{- $prefix := printf "jwt:%s#" (index . 0) -}}
+{{- if hasPrefix (printf "%ssystem:serviceaccount:" $prefix) $principal -}}
+{{- $principal = trimPrefix $prefix $principal -}}
+{{- end -}}
+{{- $principal -}}
+{{- end }}
+
+{{- /* The vault refuses to start with these issuers, or would accept tokens for others. */ -}}
+{{- define "aerostack.checkIssuers" -}}
+{{- if eq .audience .issuer -}}
+{{- fail "tokens.audience is tokens.issuer, which is the audience of the API server: the vault would accept tokens for the API server" -}}
+{{- end -}}
+{{- $taken := list .issuer "name=kubernetes" -}}
+{{- range $issuer := .issuers -}}
+{{- $keys := list -}}
+{{- range rest (splitList "," $issuer) }}{{ $keys = append $keys (first (splitList "=" .)) }}{{ end -}}
+{{- if ne (len $keys) (len (uniq $keys)) -}}
+{{- fail (printf "tokens.issuers: a part occurs twice in %s" $issuer) -}}
+{{- end -}}
+{{- $url := first (splitList "=" $issuer) -}}
+{{- $name := trimPrefix "," (regexFind ",name=[^,]+" $issuer) -}}
+{{- if has $url $taken -}}
+{{- fail (printf "tokens.issuers: %s is the issuer of another entry or of tokens.issuer" $url) -}}
+{{- else if has $name $taken -}}
+{{- fail (printf "tokens.issuers: %s is the name of another entry or of tokens.issuer" $name) -}}
+{{- end -}}
+{{- $taken = concat $taken (compact (list $url $name)) -}}
+{{- end -}}
+{{- end }}
+
+{{- /* A quantity of Kubernetes as a number: `64Mi` is 67108864. */ -}}
+{{- define "aerostack.quantity" -}}
+{{- $unit := regexFind "[a-zA-Z]*$" (toString .) -}}
+{{- $units := dict "m" 0.001 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "P" 1e15 "E" 1e18 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 -}}
+{{- printf "%f" (mulf (trimSuffix $unit (toString .) | float64) (get $units $unit | default 1)) -}}
+{{- end }}
+
+{{- /* Kubernetes refuses a limit that is less than its request: (list "vault.resources" .Values.vault.resources) */ -}}
+{{- define "aerostack.checkResources" -}}
+{{- $name := index . 0 -}}
+{{- $limits := (index . 1).limits | default dict -}}
+{{- range $resource, $request := (index . 1).requests | default dict -}}
+{{- $limit := get $limits $resource -}}
+{{- if and $limit (lt (include "aerostack.quantity" $limit | float64) (include "aerostack.quantity" $request | float64)) -}}
+{{- fail (printf "%s: the limit of %s (%v) is less than the request (%v)" $name $resource $limit $request) -}}
+{{- end -}}
+{{- end -}}
+{{- end }}
+
+{{- /* The webhook refuses to start with these settings of the sidecars. */ -}}
+{{- define "aerostack.checkInjector" -}}
+{{- if hasSuffix ":7100" .metricsListen -}}
+{{- fail "injector.metricsListen: 7100 is the port of the data plane" -}}
+{{- end -}}
+{{- range $name, $amount := pick . "cpu" "memory" -}}
+{{- $both := splitList "," $amount -}}
+{{- $request := first $both | trim -}}
+{{- $limit := last $both | trim -}}
+{{- $least := include "aerostack.quantity" $request | float64 -}}
+{{- $most := include "aerostack.quantity" $limit | float64 -}}
+{{- if not $amount -}}
+{{- else if lt $most $least -}}
+{{- fail (printf "injector.%s: the limit %s is less than the request %s" $name $limit $request) -}}
+{{- else if and (eq $name "memory") (lt $least 16777216.0) -}}
+{{- fail "injector.memory is less than 16Mi, which the sidecar needs" -}}
+{{- else if and (eq $name "cpu") (le $least 0.0) -}}
+{{- fail "injector.cpu is not more than 0" -}}
+{{- else if and (eq $name "cpu") (gt $most 16.0) -}}
+{{- fail "injector.cpu is more than 16, the processors that the sidecar can use" -}}
+{{- end -}}
+{{- end -}}
+{{- end }}
+
+{{- /* The seconds of a duration such as `720h` or `1h30m`. */ -}}
+{{- define "aerostack.seconds" -}}
+{{- $seconds := 0 -}}
+{{- range regexFindAll "[0-9]+[hms]" . -1 -}}
+{{- $unit := regexFind "[hms]" . -}}
+{{- $seconds = add $seconds (mul (trimSuffix $unit . | int64) (get (dict "h" 3600 "m" 60 "s" 1) $unit)) -}}
+{{- end -}}
+{{- $seconds -}}
 {{- end }}
 
 {{- /* The security contexts pass the standard "restricted" of Pod Security. */ -}}
@@ -163,8 +257,9 @@ localhost
 {{- $account := "/var/run/secrets/kubernetes.io/serviceaccount" -}}
 {{ .Values.tokens.issuer }}={{ .Values.tokens.audience }},name=kubernetes
 {{- with .Values.tokens.keys }},jwks={{ . }}{{ end }}
-{{- /* An issuer outside of the cluster has another CA, and gets no token of the cluster. */ -}}
-{{- if or .Values.tokens.keys (hasPrefix "https://kubernetes.default.svc" .Values.tokens.issuer) -}}
+{{- /* Keys outside of the cluster have another CA, and get no token of the cluster. */ -}}
+{{- $inside := printf "^https://kubernetes\\.default(\\.svc(\\.(cluster\\.local|%s))?)?(:[0-9]+)?(/|$)" (regexQuoteMeta .Values.clusterDomain) -}}
+{{- if regexMatch $inside (.Values.tokens.keys | default .Values.tokens.issuer) -}}
 ,ca={{ $account }}/ca.crt,token={{ $account }}/token
 {{- end }}
 {{- end }}

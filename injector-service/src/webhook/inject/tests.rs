@@ -12,7 +12,7 @@ use proto::Principal;
 use serde_json::json;
 
 use super::*;
-use crate::webhook::{annotations, image_prefix::ImagePrefix};
+use crate::webhook::{annotations, image_prefix::ImagePrefix, sidecar::SidecarReadiness};
 
 /// The CAs and the settings are those of the tests of peers, so that a recorded pod that has its sidecar already has this one.
 const VAULT_CA: &str = include_str!("../../../../tests/peers/webhook/vault-ca.pem");
@@ -26,6 +26,7 @@ fn settings() -> InjectionSettings {
         token_audience: "aerostack-vault".to_owned(),
         token_seconds: 3600,
         metrics_listen: "0.0.0.0:9052".parse().unwrap(),
+        readiness: SidecarReadiness::Vault,
         cpu: annotations::cpu("20m").unwrap(),
         memory: annotations::memory("64Mi,128Mi").unwrap(),
         excluded_namespaces: vec![ObjectName::parse("kube-system").unwrap()],
@@ -264,6 +265,22 @@ fn each_probe_has_our_action_alone_after_a_mesh_or_an_earlier_release_had_anothe
         assert_eq!(sidecar[probe]["exec"]["command"], json!(command), "{probe}");
         assert!(sidecar[probe].get("httpGet").is_none(), "{probe}");
     }
+}
+
+#[test]
+fn with_the_readiness_live_an_outage_of_the_vault_leaves_the_pod_ready() {
+    let settings = InjectionSettings {
+        readiness: SidecarReadiness::Live,
+        ..settings()
+    };
+    let PodInjection::Patch(operations) = inject(&recorded("plain"), "shop", &settings, VAULT_CA).unwrap()
+    else {
+        panic!("the pod was not injected");
+    };
+    let pod = patched(recorded("plain"), operations);
+    let sidecar = &pod["spec"]["initContainers"][0];
+    let command = ["injector-service", "healthcheck", "--live"];
+    assert_eq!(sidecar["readinessProbe"]["exec"]["command"], json!(command));
 }
 
 #[test]

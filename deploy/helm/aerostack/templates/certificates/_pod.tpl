@@ -1,6 +1,7 @@
 {{- /* The pod that makes or renews the certificate of the vault: (list $ "SERVICE ACCOUNT") */ -}}
 {{- define "aerostack.certificatesPod" -}}
 {{- $root := index . 0 -}}
+{{- include "aerostack.checkResources" (list "certificates.job.resources" $root.Values.certificates.job.resources) -}}
 metadata:
   labels:
     {{- include "aerostack.labels" (list $root "certificates") | nindent 4 }}
@@ -8,7 +9,8 @@ spec:
   serviceAccountName: {{ index . 1 }}
   automountServiceAccountToken: true
   enableServiceLinks: false
-  restartPolicy: OnFailure
+  # Kubernetes keeps the failed pods of a Job, and with them their logs. It deletes the pod that `OnFailure` restarts.
+  restartPolicy: Never
   {{- with include "aerostack.pullSecrets" $root | trim }}
   {{- . | nindent 2 }}
   {{- end }}
