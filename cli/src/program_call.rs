@@ -59,14 +59,16 @@ impl ProgramCall {
                 .try_insert(name, value)
                 .map_err(|_| usage(&"the call has too many headers"))?;
         }
-        // Set last, so that no given header can name another server.
-        for (name, label) in [
+        // Set last, so that no given header replaces them.
+        for (name, value) in [
             ("x-aerostack-workspace", workspace.as_str()),
             ("x-aerostack-server", server.as_str()),
+            // An administrator reads the answer.
+            ("x-aerostack-scrub", "all"),
         ] {
-            let label = HeaderValue::from_str(label).map_err(|error| usage(&error))?;
+            let value = HeaderValue::from_str(value).map_err(|error| usage(&error))?;
             headers
-                .try_insert(HeaderName::from_static(name), label)
+                .try_insert(HeaderName::from_static(name), value)
                 .map_err(|_| usage(&"the call has too many headers"))?;
         }
         Ok(request)

@@ -1,9 +1,9 @@
 //! Wiping of plaintext that functions of libraries leave on the stack.
 
-use zeroize::Zeroize as _;
+use zeroize::zeroize_stack;
 
-/// Number of 8-byte words that are wiped, more than the functions that [`wiped`] runs use.
-const WORDS: usize = 512;
+/// Number of bytes that are wiped, more than the functions that [`wiped`] runs use.
+const BYTES: usize = 4096;
 
 /// Runs `work` and wipes the part of the stack that it used.
 ///
@@ -11,21 +11,15 @@ const WORDS: usize = 512;
 /// length is not a multiple of 16, when it decrypts and, as the compiler may optimize it, when it encrypts. The plaintext
 /// would stay on the stack until its thread calls something as deep.
 pub fn wiped<T>(work: impl FnOnce() -> T) -> T {
+    // Neither function is inlined, so their stack frames begin at the same address.
     let result = run(work);
-    wipe();
+    zeroize_stack::<BYTES>();
     result
 }
-
-// `run` and `wipe` are called by the same function, so their stack frames begin at the same address.
 
 #[inline(never)]
 fn run<T>(work: impl FnOnce() -> T) -> T {
     work()
-}
-
-#[inline(never)]
-fn wipe() {
-    [0_u64; WORDS].zeroize();
 }
 
 #[cfg(test)]

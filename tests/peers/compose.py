@@ -23,9 +23,8 @@ ENGINE = Path(os.environ.get("PEERS_ENGINE", REPOSITORY / "target" / "peers" / "
 BUILD_SECONDS = 1800
 SECONDS = 120
 
-# The profile of Cargo.toml for every builder, instead of the one that each test chooses. `dist`, with which images are built
-# otherwise, takes minutes longer.
-PROFILE = os.environ.get("BUILD_PROFILE")
+# The profile of Cargo.toml. `dist`, with which images are built otherwise, takes many minutes longer.
+PROFILE = os.environ.get("BUILD_PROFILE", "quick")
 
 PORTS = {"VAULT_PORT": "7150", "INJECTOR_PORT": "7151", "VAULT_METRICS_PORT": "9051", "INJECTOR_METRICS_PORT": "9052"}
 
@@ -64,12 +63,10 @@ def free_ports(count: int) -> list[str]:
 
 @dataclass
 class Stack:
-    """A project of its own: `command` is the compose under test, `docker compose` or `docker-compose`, and `profile` is what
-    the images are compiled with."""
+    """A project of its own: `command` is the compose under test, `docker compose` or `docker-compose`."""
 
     folder: Path
     command: str
-    profile: str
     project: str = field(default_factory=lambda: f"aerostack-test-{secrets.token_hex(4)}")
 
     def __post_init__(self) -> None:
@@ -79,7 +76,7 @@ class Stack:
         self.environment = {
             **plain,
             **self.ports,
-            "BUILD_PROFILE": PROFILE or self.profile,
+            "BUILD_PROFILE": PROFILE,
             "COMPOSE_PROJECT_NAME": self.project,
             "PATH": f"{BINARY.parent}:{os.environ['PATH']}",
         }

@@ -201,6 +201,28 @@ async fn each_part_of_an_answer_is_masked_as_the_server_says() {
 }
 
 #[tokio::test]
+async fn a_program_may_ask_that_the_whole_answer_is_masked() {
+    let address = upstream(echoes_everywhere).await;
+    for scrub in ["scrub: off", "scrub: headers"] {
+        let pair = dev(address, Setting { scrub, ..ALL }).await;
+        let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
+        let call = async |asked| {
+            let request = Request::get(pair.injector.url("/dev/api/x")).header("x-aerostack-scrub", asked);
+            let request = request.body(Full::default()).unwrap();
+            timeout(PATIENCE, client.request(request)).await.unwrap().unwrap()
+        };
+        let answer = call("all").await;
+        assert_eq!(field(answer.headers(), "x-echo"), format!("Bearer {MASK}."));
+        assert_eq!(text(answer).await, format!("{{\"seen\": \"{MASK}\"}}"));
+        for refused in ["off", "headers", ""] {
+            let answer = call(refused).await;
+            assert_eq!(answer.status(), 400, "{refused}");
+            assert_eq!(field(answer.headers(), "x-aerostack-reason"), "REQUEST_MALFORMED");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_value_that_comes_byte_by_byte_is_masked() {
     let address = upstream(|_| {
         let body = format!("before {SECRET} after {SECRET}");

@@ -6,7 +6,13 @@
 //!
 //! A refused batch is answered after the sync, too, because the batch that it conflicts with may be in the same group.
 
-use std::{mem, sync::Arc, thread};
+use std::{
+    mem,
+    sync::Arc,
+    task::{Context, Poll, Wake, Waker},
+    thread::{self, Thread},
+    time::Duration,
+};
 
 use tokio::sync::{mpsc, oneshot};
 use tracing::error;
@@ -50,6 +56,9 @@ pub(super) struct CommitThread {
     marker: MarkerWriter,
 }
 
+/// Wakes the commit thread.
+struct Unpark(Thread);
+
 #[derive(Default)]
 struct Group {
     batches: Vec<Batch>,
@@ -81,7 +90,12 @@ impl CommitThread {
     }
 
     fn run(mut self) {
-        while let Some(first) = self.requests.blocking_recv() {
+        loop {
+            let first = match self.next_request() {
+                Ok(Some(first)) => first,
+                Ok(None) => return self.close(None),
+                Err(fault) => return self.fail(fault, Vec::new()),
+            };
             let Group {
                 batches,
                 replies,
@@ -106,7 +120,25 @@ impl CommitThread {
                 return self.close(Some(done));
             }
         }
-        self.close(None);
+    }
+
+    /// Waits for a request, and writes the marker when it is due. Returns `None` when the last handle is gone.
+    fn next_request(&mut self) -> Result<Option<Request>, Fault> {
+        let waker = Waker::from(Arc::new(Unpark(thread::current())));
+        let mut context = Context::from_waker(&waker);
+        loop {
+            if let Poll::Ready(request) = self.requests.poll_recv(&mut context) {
+                return Ok(request);
+            }
+            match self.marker.due_in() {
+                None => thread::park(),
+                Some(Duration::ZERO) => self.watched(|thread| {
+                    thread.marker.write_if_due();
+                    Ok(())
+                })?,
+                Some(wait) => thread::park_timeout(wait),
+            }
+        }
     }
 
     /// Makes a call of sled or the disk, which the watchdog watches and whose panics become faults.
@@ -210,6 +242,12 @@ impl CommitThread {
     fn set_stop_reason(&self, reason: StopReason) {
         // Only the commit thread sets the reason, as its last act, so the cell is empty here.
         let _ = self.shared.stop_reason.set(reason);
+    }
+}
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
     }
 }
 

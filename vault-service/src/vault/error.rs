@@ -153,7 +153,10 @@ pub enum VaultError {
     RootKeyFromFile,
     #[error("the root key's provider does not answer; nothing was changed")]
     Provider(#[source] ProviderError),
-    #[error("the vault's disk is full; nothing was changed")]
+    #[error(
+        "the vault's disk is full: a change that makes the store larger needs up to 32 MiB of free space; nothing was \
+         changed; give the disk more room, or delete secrets"
+    )]
     Full(#[source] Option<store::CommitError>),
     #[error("another backup is being made or restored; try again when it is done")]
     BackupUnderWay,

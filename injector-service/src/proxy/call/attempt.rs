@@ -156,7 +156,7 @@ impl CallPlan<'_> {
         let body_secrets =
             RequestSecrets::new(self.body_placement, self.context.dialect, injections, &secrets)?
                 .insert(&mut headers, |name, value| placeholders.insert(name, value))?;
-        let echo_filter = EchoFilter::new(&self.target.entry, &record.call_id, &secrets);
+        let echo_filter = EchoFilter::new(&self.target.entry, &record.call_id, &secrets, self.scrub);
         drop(secrets);
         let written_target = target.insert(|secret| placeholders.insert_target(secret))?;
         let clear_values = placeholders.clear_values(!matches!(body_secrets, BodySecrets::None));

@@ -16,7 +16,7 @@ use crate::{
         body_type::is_form, call_id, call_record::CallRecord, challenge, cookies, echo, oauth_metadata,
         received_body::ReceivedBody, target::CallTarget, upgrade::UpgradeRequest,
     },
-    registry::server::Spec,
+    registry::server::{Scrub, Spec},
     upstream::{RequiredVersion, Transport, Upstream},
 };
 
@@ -38,6 +38,8 @@ pub(super) struct CallPlan<'c> {
     pub(super) transport: Transport,
     /// True when a challenge of the upstream is for a credential of the injector, and not of the program.
     pub(super) challenge_is_for_injector: bool,
+    /// The parts of the answer that are searched for the values of the request.
+    pub(super) scrub: Scrub,
 }
 
 /// The headers and the body of a request without its secrets. An attempt to send the request consumes them.
@@ -62,10 +64,11 @@ impl<'c> PreparedRequest<'c> {
         let server = &target.entry.server;
         let upgrade = UpgradeRequest::find(&mut parts, dialect, server.spec.protocol)?;
         let mut headers = parts.headers;
+        let scrub = echo::scrub_for(&headers, server.spec.scrub)?;
         header_rules::clean_request(&mut headers, &server.spec.injections);
         cookies::filter_request(&mut headers, server);
         oauth_metadata::request_uncompressed(target.document, &mut headers);
-        echo::request_plain_body(&mut headers, server.spec.scrub, dialect);
+        echo::request_plain_body(&mut headers, scrub, dialect);
         let challenge_is_for_injector = challenge::is_for_injector(server, &headers);
         call_id::add_to_request(&mut headers, &record.call_id);
         if let Some(upgrade) = &upgrade {
@@ -90,6 +93,7 @@ impl<'c> PreparedRequest<'c> {
             transport: upstream.transport(required),
             upstream,
             challenge_is_for_injector,
+            scrub,
             target,
         };
         Ok(Self {

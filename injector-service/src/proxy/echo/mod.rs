@@ -22,7 +22,7 @@ mod websocket;
 use std::{sync::Arc, time::Duration};
 
 use chassis::telemetry::field;
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 use proto::{CallId, Reason, Refusal, SecretName};
 
 use crate::{
@@ -46,6 +46,9 @@ pub(super) const TAIL_DELAY: Duration = Duration::from_millis(10);
 /// beginning of a value in an interactive stream then delays the stream, and does not stop it.
 pub(super) const BEGUN_DELAY: Duration = Duration::from_secs(1);
 
+/// The header by which a program asks that the whole answer be searched, whatever the server's setting `scrub` says.
+const SCRUB: HeaderName = HeaderName::from_static("x-aerostack-scrub");
+
 /// The values that a call sent, as fingerprints, and the treatment of an answer that contains one of them.
 #[derive(Clone)]
 pub(super) struct EchoFilter {
@@ -60,6 +63,20 @@ struct FilteredCall {
     names: Vec<SecretName>,
     entry: Arc<Entry>,
     call_id: CallId,
+    scrub: Scrub,
+}
+
+/// Returns the parts of the answer to search: those of the server's setting, or all of them when the request asks for it.
+pub(super) fn scrub_for(headers: &HeaderMap, setting: Scrub) -> Result<Scrub, Refusal> {
+    let mut asked = headers.get_all(SCRUB).iter().map(|value| value == "all");
+    match asked.next() {
+        None => Ok(setting),
+        Some(true) if asked.all(|is_all| is_all) => Ok(Scrub::All),
+        Some(_) => Err(Refusal::new(
+            Reason::RequestMalformed,
+            "the only value of x-aerostack-scrub is `all`",
+        )),
+    }
 }
 
 /// Asks the upstream for an answer whose body can be searched.
@@ -79,11 +96,16 @@ pub(super) fn request_plain_body(headers: &mut HeaderMap, scrub: Scrub, dialect:
 }
 
 impl EchoFilter {
-    /// Returns `None` when the server's setting `scrub` leaves out every value, or no value is long enough.
-    pub(super) fn new(entry: &Arc<Entry>, call_id: &CallId, secrets: &ResolvedSecrets<'_>) -> Option<Self> {
+    /// Returns `None` when `scrub` leaves out every value, or no value is long enough.
+    pub(super) fn new(
+        entry: &Arc<Entry>,
+        call_id: &CallId,
+        secrets: &ResolvedSecrets<'_>,
+        scrub: Scrub,
+    ) -> Option<Self> {
         let spec = &entry.server.spec;
-        let is_sought = |name: &SecretName| spec.scrub != Scrub::Off || is_in_url(spec, name);
-        let scope = match spec.scrub {
+        let is_sought = |name: &SecretName| scrub != Scrub::Off || is_in_url(spec, name);
+        let scope = match scrub {
             Scrub::Off | Scrub::Headers => SearchScope::Heads,
             Scrub::All => SearchScope::Bodies,
         };
@@ -94,6 +116,7 @@ impl EchoFilter {
                 names,
                 entry: entry.clone(),
                 call_id: call_id.clone(),
+                scrub,
             }),
             connection: None,
         })
@@ -106,7 +129,7 @@ impl EchoFilter {
     }
 
     pub(super) fn masks_bodies(&self) -> bool {
-        self.call.entry.server.spec.scrub == Scrub::All
+        self.call.scrub == Scrub::All
     }
 
     /// Returns true when an answer may be broken off after its head: because of a value in it, or because values in it

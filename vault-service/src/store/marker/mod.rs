@@ -14,8 +14,9 @@
 //! crc32 5e1d09ab                           CRC-32 of the lines above
 //! ```
 //!
-//! The marker is replaced when the store is opened and closed, and about once a second while the store commits: syncing
-//! the marker with each group would double the cost of a group. So the marker of an open store is a lower bound.
+//! The marker is replaced when the store is opened and closed, at most once a second while the store commits, and a second
+//! after the last group: syncing the marker with each group would double the cost of a group. So the marker of an open
+//! store is a lower bound.
 //!
 //! sled writes snapshots only while it opens, and the marker is in the state `opening` for all of that time. So only a
 //! store that was killed in that state can have a snapshot that its marker does not list.

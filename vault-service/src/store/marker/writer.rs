@@ -10,7 +10,7 @@ use super::{
     FileSums, Marker, MarkerState, PreviewEntries,
 };
 
-/// Minimum interval between updates of the marker while groups are committed.
+/// Minimum interval between updates of the marker, and the time after which the last group is noted.
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Writer of an open store's marker.
@@ -23,6 +23,8 @@ pub(in crate::store) struct MarkerWriter {
     files: FileSums,
     preview_keys: &'static [&'static [u8]],
     written: Instant,
+    /// True when a group was committed after the marker was written.
+    is_outdated: bool,
     /// [`INTERVAL`], unless a test changes it.
     pub(in crate::store) interval: Duration,
 }
@@ -41,6 +43,7 @@ impl MarkerWriter {
             files,
             preview_keys,
             written: Instant::now(),
+            is_outdated: false,
             interval: INTERVAL,
         };
         writer.open_marker().write(dir)?;
@@ -55,8 +58,21 @@ impl MarkerWriter {
     /// Takes over the checkpoint of a group that is durable now, and writes the marker if it is old enough.
     pub(in crate::store) fn advance(&mut self, checkpoint: Checkpoint) {
         self.checkpoint = checkpoint;
-        if self.written.elapsed() >= self.interval {
+        self.is_outdated = true;
+        self.write_if_due();
+    }
+
+    /// Returns the time until an outdated marker is to be written.
+    pub(in crate::store) fn due_in(&self) -> Option<Duration> {
+        self.is_outdated
+            .then(|| self.interval.saturating_sub(self.written.elapsed()))
+    }
+
+    /// Writes the marker if it is outdated and old enough.
+    pub(in crate::store) fn write_if_due(&mut self) {
+        if self.due_in() == Some(Duration::ZERO) {
             self.written = Instant::now();
+            self.is_outdated = false;
             self.write(&self.open_marker());
         }
     }

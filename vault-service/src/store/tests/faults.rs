@@ -9,8 +9,10 @@ use std::{
         atomic::{AtomicU64, AtomicUsize, Ordering},
         mpsc as std_mpsc,
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
+
+use tokio::time::sleep;
 
 use super::*;
 use crate::store::{checkpoint::FIRST_GENERATION, key_file::Replace, marker::Marker};
@@ -353,6 +355,23 @@ async fn the_marker_counts_a_group_only_once_it_is_durable() {
         store.commit(Batch::new().put("a", "1")).await.unwrap();
         assert_eq!(while_syncing.recv().await, Some(FIRST_GENERATION + group - 1));
         assert_eq!(generation(), FIRST_GENERATION + group);
+    }
+}
+
+#[tokio::test]
+async fn the_marker_counts_the_last_group_of_an_idle_store() {
+    let (_parent, dir) = dir();
+    let mut opened = open_files(&dir, CACHE).unwrap();
+    opened.marker.interval = Duration::from_millis(500);
+    let store = Store::start(opened, Watchdog::default()).unwrap();
+    for _ in 0..2 {
+        store.commit(Batch::new().put("a", "1")).await.unwrap();
+    }
+    let generation = || Marker::read(&dir).unwrap().unwrap().checkpoint.generation;
+    let started = Instant::now();
+    while generation() < FIRST_GENERATION + 2 {
+        assert!(started.elapsed() < Duration::from_secs(30), "it is {}", generation());
+        sleep(Duration::from_millis(20)).await;
     }
 }
 
