@@ -7,9 +7,9 @@ import { unreachable } from "./keys.mjs";
 import { PAGES, statusOf } from "./pages.mjs";
 
 const AXE = readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
-const WIDTHS = [360, 1280, 2560];
-// Above this width only the margins grow, and axe-core would find the same again.
-const WIDEST_FOR_AXE = 1280;
+const WIDTHS = [320, 360, 412, 1280, 2560];
+// At the other widths axe-core would find the same again.
+const WIDTHS_FOR_AXE = [360, 1280];
 const HEIGHT = 900;
 
 // The rules of WCAG 2.0 to 2.2, levels A and AA, and those that axe-core calls best practice. Only what is serious or critical counts.
@@ -29,6 +29,17 @@ const tooWide = (page) =>
     return wide.map((part) => part.outerHTML.slice(0, 120));
   });
 
+// Returns the links of the navigation whose text has more than one line: their labels are short, and would be broken inside a word.
+const broken = (page) =>
+  page.evaluate(() => {
+    const lines = (link) => {
+      const range = document.createRange();
+      range.selectNodeContents(link);
+      return new Set([...range.getClientRects()].map(({ top }) => Math.round(top))).size;
+    };
+    return [...document.querySelectorAll(".tabs a, .top nav a")].filter((link) => lines(link) > 1).map((link) => `${link.textContent} is broken`);
+  });
+
 async function look(page, path, scheme, status) {
   const answer = await page.goto(origin + path);
   await page.evaluate(AXE);
@@ -37,8 +48,9 @@ async function look(page, path, scheme, status) {
   for (const width of WIDTHS) {
     await page.setViewportSize({ width, height: HEIGHT });
     const add = (problems) => found.push(...problems.map((problem) => `${path} ${scheme} ${width} px: ${problem}`));
-    if (width <= WIDEST_FOR_AXE) add(await findings(page));
+    if (WIDTHS_FOR_AXE.includes(width)) add(await findings(page));
     add(await tooWide(page));
+    add(await broken(page));
   }
   const missed = scheme === "light" ? await unreachable(page) : [];
   return [...found, ...missed.map((control) => `${path}: Tab does not reach ${control}`)];

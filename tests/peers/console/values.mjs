@@ -59,6 +59,24 @@ await scenario(async (browser) => {
     await check(path);
   }
 
+  // A long text is hidden without discs, also when it is selected, until the person shows it.
+  await page.goto(`${origin}/w/shop/secrets/new`);
+  const field = page.getByLabel("Value", { exact: true });
+  const look = (pseudo) =>
+    field.evaluate((field, pseudo) => {
+      const { webkitTextSecurity, webkitTextFillColor } = getComputedStyle(field, pseudo);
+      return [webkitTextSecurity, webkitTextFillColor];
+    }, pseudo);
+  await field.fill("short");
+  assert.equal((await look())[0], "disc");
+  await field.fill("x".repeat(20_000));
+  assert.deepEqual(await look(), ["none", "rgba(0, 0, 0, 0)"]);
+  assert.equal((await look("::selection"))[1], "rgba(0, 0, 0, 0)");
+  await shows(page, "20,000 characters, hidden.");
+  await page.getByLabel("Show what I type").check();
+  assert.notEqual((await look())[1], "rgba(0, 0, 0, 0)");
+  await field.fill("");
+
   const carried = watch.requests.filter((request) => has(request.postData() ?? ""));
   assert.ok(carried.every((request) => request.method() === "POST"));
   assert.ok(carried.length >= 3, "the value was put");
