@@ -1,6 +1,6 @@
 //! Puts the secrets of a plan.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::ControlFlow};
 
 use prost_types::Timestamp;
 use proto::{
@@ -42,7 +42,7 @@ pub(crate) enum PutOutcome {
     },
     /// The secret was not put, or the vault did not say whether it was.
     Failed(Failure),
-    /// The secret was not put, because an earlier failure concerns all secrets.
+    /// The secret was not put, because an earlier failure concerns all secrets, or because the import was interrupted.
     NotTried,
 }
 
@@ -53,13 +53,14 @@ impl PutOutcome {
 }
 
 /// Puts secrets one after another, and calls `done` after each. Each put is made only if the secret is still the one of the
-/// plan. After a refusal of one secret the others are put; after a failure that concerns all, no more are tried.
+/// plan. After a refusal of one secret the others are put; after a failure that concerns all, or when `done` breaks, no more are
+/// tried.
 pub(crate) async fn put_all(
     vault: &Remote,
     workspace: &str,
     options: &ImportOptions,
     puts: Vec<PlannedPut>,
-    done: &mut (dyn FnMut() + Send),
+    done: &mut (dyn FnMut() -> ControlFlow<()> + Send),
 ) -> Vec<Imported> {
     let mut client = SecretServiceClient::new(vault.channel.clone());
     let mut results = Vec::with_capacity(puts.len());
@@ -74,7 +75,7 @@ pub(crate) async fn put_all(
         };
         goes_on &= !matches!(&outcome, PutOutcome::Failed(failure) if concerns_all(failure));
         results.push(Imported { line, name, outcome });
-        done();
+        goes_on &= done().is_continue();
     }
     results
 }

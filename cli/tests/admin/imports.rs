@@ -1,11 +1,16 @@
 //! `aerostack workspace secret import`
 
-use std::fs;
+use std::{fs, process::Stdio};
 
 use proto::vault::v1::{DecryptRequest, DecryptedSecret, decrypt_service_client::DecryptServiceClient};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
-use crate::{secrets::put_many, shell::TestServices};
+use crate::{
+    secrets::put_many,
+    shell::{TestServices, clean_command},
+    support::text,
+};
 
 const IMPORT: [&str; 4] = ["workspace", "secret", "import", "w"];
 
@@ -27,6 +32,34 @@ fn write(services: &TestServices, text: impl AsRef<[u8]>) {
 async fn stored(services: &TestServices) -> usize {
     let listed = services.json(&["workspace", "secret", "list", "w"]).await;
     listed["secrets"].as_array().unwrap().len()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupted_import_says_what_it_has_set() {
+    let services = TestServices::start().await;
+    services
+        .ok(&["workspace", "create", "w", "--plan", "enterprise"])
+        .await;
+    let count = 5000;
+    write(
+        &services,
+        (0..count)
+            .map(|number| format!("N{number}=x\n"))
+            .collect::<String>(),
+    );
+    let mut import = clean_command(env!("CARGO_BIN_EXE_aerostack"), services.home());
+    import.args(IMPORT).args(["file", "--yes"]).stderr(Stdio::piped());
+    let import = import.spawn().unwrap();
+    while stored(&services).await == 0 {}
+    kill_process(Pid::from_child(&import), Signal::INT).unwrap();
+    let ended = tokio::task::spawn_blocking(move || import.wait_with_output()).await;
+    let ended = ended.unwrap().unwrap();
+    let message = text(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(130), "{message}");
+    let set = stored(&services).await;
+    assert!((1..count).contains(&set), "{set}");
+    let expected = format!("error: interrupted: {set} set, {} not tried", count - set);
+    assert!(message.contains(&expected), "{message}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

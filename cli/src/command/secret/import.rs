@@ -2,7 +2,12 @@
 
 use std::{
     io::{self, Write as _},
+    ops::ControlFlow,
     path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use clap::Args;
@@ -20,7 +25,7 @@ use crate::{
     output::{OutputArgs, Report},
     pages,
     plan_limit::secret_room,
-    secret_import::{ImportOptions, ImportPlan, PlannedPut, put_all},
+    secret_import::{ImportOptions, ImportPlan, Imported, PlannedPut, PutOutcome, put_all},
     value::{Edits, import, read_text},
 };
 
@@ -99,7 +104,11 @@ impl ImportSecretsArgs {
             faults: _,
             notes,
         } = plan;
-        let imported = put_with_progress(vault, &workspace, &options, puts).await;
+        let interrupted = interrupt();
+        let imported = put_with_progress(vault, &workspace, &options, puts, &interrupted).await;
+        if interrupted.load(Ordering::Relaxed) {
+            return Err(interruption(&imported));
+        }
         Results::of(workspace, imported, left_out, notes).report(output)
     }
 }
@@ -158,17 +167,50 @@ fn unreadable(faults: &[import::FileFault]) -> Option<String> {
     }
 }
 
+/// Returns a flag that Ctrl-C sets from now on, instead of ending the process between two puts.
+fn interrupt() -> Arc<AtomicBool> {
+    let interrupted = Arc::new(AtomicBool::new(false));
+    let flag = interrupted.clone();
+    tokio::spawn(async move {
+        if tokio::signal::ctrl_c().await.is_ok() {
+            flag.store(true, Ordering::Relaxed);
+        }
+    });
+    interrupted
+}
+
+fn interruption(imported: &[Imported]) -> Failure {
+    let count = |is: fn(&PutOutcome) -> bool| imported.iter().filter(|secret| is(&secret.outcome)).count();
+    let set = count(PutOutcome::is_put);
+    let not_tried = count(|outcome| matches!(outcome, PutOutcome::NotTried));
+    let failed = match imported.len() - set - not_tried {
+        0 => String::new(),
+        failed => format!("{failed} failed, "),
+    };
+    let message = format!("interrupted: {set} set, {failed}{not_tried} not tried");
+    Failure::new(FailureKind::Interrupted, message)
+        .hint("the secrets are set in the order of the list that --dry-run shows; the same command again sets all of them")
+}
+
 async fn put_with_progress(
     vault: &Remote,
     workspace: &str,
     options: &ImportOptions,
     puts: Vec<PlannedPut>,
-) -> Vec<crate::secret_import::Imported> {
+    interrupted: &AtomicBool,
+) -> Vec<Imported> {
     let style = ProgressStyle::with_template("{bar:40} {pos} of {len}");
     // The bar is on standard error, and only when that is a terminal.
     let bar = ProgressBar::new(puts.len() as u64)
         .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-    let imported = put_all(vault, workspace, options, puts, &mut || bar.inc(1)).await;
+    let mut done = || {
+        bar.inc(1);
+        match interrupted.load(Ordering::Relaxed) {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        }
+    };
+    let imported = put_all(vault, workspace, options, puts, &mut done).await;
     bar.finish_and_clear();
     imported
 }

@@ -1,6 +1,6 @@
 //! The plan of an import, which contains names and no values, and its confirmation.
 
-use std::{sync::Arc, time::Duration};
+use std::{ops::ControlFlow, sync::Arc, time::Duration};
 
 use axum::response::Response;
 use maud::{Markup, html};
@@ -112,6 +112,7 @@ async fn put(
         session
             .memory
             .keep_import(number, ImportState::Running { done, all });
+        ControlFlow::Continue(())
     };
     let secrets = put_all(&app.services.vault, &workspace, &options, puts, &mut count).await;
     let results = ImportResults {
