@@ -146,6 +146,7 @@ fn next_steps(args: &DevArgs, services: &DevServices) -> String {
          \x20   vault       {vault} (gRPC)   http://{vault_metrics}/metrics\n\
          \x20   injector    {injector} (gRPC)   http://{injector_metrics}/metrics\n\
          \x20   data plane  http://{data_plane}\n\
+         Every user and every program of this machine can call every server at the data plane.\n\
          {demo}\
          Make a workspace, a secret (its value is asked for) and a server:\n\
          \x20   {aerostack} workspace create my-workspace\n\

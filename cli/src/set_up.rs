@@ -125,7 +125,7 @@ impl EndedBy {
     ) -> impl FnOnce(E) -> BoxError {
         move |error| {
             self.0.set(Some(kind(&error)));
-            error.into()
+            format!("error: {}", chain(&error)).into()
         }
     }
 }

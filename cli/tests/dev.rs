@@ -270,6 +270,29 @@ async fn a_port_in_use_is_named_once_and_has_an_exit_code_of_its_own() {
         format!("cannot listen on {address}: another process or an outgoing connection holds this port");
     assert_eq!(message.matches(&cause).count(), 1, "{message}");
     assert_eq!(message.matches("another process").count(), 1, "{message}");
+    assert!(message.starts_with("error: "), "{message}");
+    assert!(
+        message.contains("most likely another `aerostack dev` runs") && message.contains("--vault-addr;"),
+        "{message}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_without_its_root_key_is_refused_and_gets_no_new_one() {
+    let dir = TempDir::new().unwrap();
+    let mut dev = Dev::start(&dir.path().join("dev")).await;
+    kill_process(dev.id(), Signal::TERM).unwrap();
+    assert!(dev.wait().await.success());
+    let root_key = dev.dir.join("root.key");
+    fs::rename(&root_key, dir.path().join("copy")).unwrap();
+    let refused = run(command(&dev.dir)).await;
+    let message = text(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(65), "{message}");
+    let expected = format!("error: {} is missing", root_key.display());
+    assert!(message.contains(&expected), "{message}");
+    assert!(!root_key.exists());
+    fs::rename(dir.path().join("copy"), &root_key).unwrap();
+    Dev::start(&dev.dir).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

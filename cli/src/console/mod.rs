@@ -77,7 +77,8 @@ async fn serve(
         opens_browser,
         users,
     } = settings;
-    let listener = listen::bind(listen, TcpTimeout::default()).map_err(ConsoleError::Listen)?;
+    let listener =
+        listen::bind(listen, TcpTimeout::default()).map_err(|error| ConsoleError::ListenOnFlag { error })?;
     let console = match users {
         None => Console::for_one_person(listener, connection, None)?,
         Some(access) => Console::for_users(listener, connection, access)?,

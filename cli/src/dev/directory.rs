@@ -27,10 +27,11 @@ pub(super) struct DevDirectory {
 /// Makes the files that are missing in `dir`.
 pub(super) fn prepare(dir: &Path) -> Result<DevDirectory, DevError> {
     refuse_foreign(dir)?;
+    let (root_key, store) = (dir.join("root.key"), dir.join("vault"));
+    refuse_lost_root_key(&root_key, &store)?;
     make_private_dir(dir)?;
     write(&dir.join(IGNORE_FILE), "*\n")?;
     let pki = DevPki::ensure(dir)?;
-    let root_key = dir.join("root.key");
     if !root_key.exists() {
         root_key_file::write_new(&root_key)?;
     }
@@ -43,7 +44,7 @@ pub(super) fn prepare(dir: &Path) -> Result<DevDirectory, DevError> {
     Ok(DevDirectory {
         pki,
         root_key,
-        store: dir.join("vault"),
+        store,
         servers: injector.join("servers.yaml"),
         catalog,
     })
@@ -65,6 +66,19 @@ fn refuse_foreign(dir: &Path) -> Result<(), DevError> {
     } else {
         Err(DevError::ForeignDirectory(dir.to_owned()))
     }
+}
+
+/// Refuses a store without its root key. A new root key could not open the store, and would hide the loss. A first start writes the
+/// root key before the store, so a killed start leaves no store without one.
+fn refuse_lost_root_key(root_key: &Path, store: &Path) -> Result<(), DevError> {
+    let is_empty = file_names(store).map_err(DevError::at(store))?.is_empty();
+    if is_empty || root_key.exists() {
+        return Ok(());
+    }
+    Err(DevError::RootKeyLost {
+        root_key: root_key.to_owned(),
+        store: store.to_owned(),
+    })
 }
 
 /// Returns the names of the files in `dir`, and none when `dir` does not exist.

@@ -25,12 +25,18 @@ pub(crate) enum DevError {
     Pki(#[from] PkiError),
     #[error(transparent)]
     RootKey(#[from] root_key_file::RootKeyFileError),
+    /// The root key is missing although there is a store.
+    #[error(
+        "{} is missing, and nothing that the vault stored can be read without it: put its copy back, or remove {} too to begin \
+         anew", root_key.display(), store.display()
+    )]
+    RootKeyLost { root_key: PathBuf, store: PathBuf },
     /// A service refuses its settings, for example an address that is not loopback.
     #[error("{0}")]
     Settings(Problems),
-    /// A listener was not opened. The error names its address.
-    #[error(transparent)]
-    Listen(io::Error),
+    /// A listener was not opened. The error names its address, and `flags` are those that give another one.
+    #[error("{error}{}", remedy(error, flags))]
+    Listen { error: io::Error, flags: &'static str },
     #[error("the vault stopped")]
     Vault(#[from] vault_service::RunError),
     #[error("the injector stopped")]
@@ -44,13 +50,18 @@ impl DevError {
     pub(crate) fn kind(&self) -> FailureKind {
         match self {
             Self::File { .. } | Self::RootKey(_) => FailureKind::File,
-            Self::ForeignDirectory(_) => FailureKind::Refused,
+            Self::ForeignDirectory(_) | Self::RootKeyLost { .. } => FailureKind::Refused,
             Self::Pki(error) => error.kind(),
             Self::Settings(_) => FailureKind::Usage,
-            Self::Listen(_) => FailureKind::Configuration,
+            Self::Listen { .. } => FailureKind::Configuration,
             Self::Vault(_) | Self::Injector(_) => FailureKind::Internal,
             Self::NotReady => FailureKind::Unavailable,
         }
+    }
+
+    /// Returns a function that adds to an I/O error of a listener the `flags` that give the listener another address.
+    pub(super) fn listening(flags: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |error| Self::Listen { error, flags }
     }
 
     /// Returns a function that adds `path` to an I/O error.
@@ -59,5 +70,16 @@ impl DevError {
             path: path.to_owned(),
             source,
         }
+    }
+}
+
+/// Returns what to do about an address in use. The probes of a service have a free port when the service has port 0.
+fn remedy(error: &io::Error, flags: &str) -> String {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => format!(
+            "; most likely another `aerostack dev` runs, perhaps in this directory: stop it, or give another --dir and other \
+             addresses ({flags}; port 0 is any free port)"
+        ),
+        _ => String::new(),
     }
 }

@@ -26,6 +26,10 @@ use crate::{
 /// Interval between two requests to a probe during the start.
 const PROBE_INTERVAL: Duration = Duration::from_millis(20);
 
+/// The flags that decide the addresses of each service, also those of its probes.
+const VAULT_FLAG: &str = "--vault-addr";
+const INJECTOR_FLAGS: &str = "--injector-addr, --data-plane-addr";
+
 /// The addresses that the services listen on, as `DIR/ports.json` holds them.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Addresses {
@@ -54,7 +58,8 @@ impl DevServices {
     pub(crate) async fn start(args: &DevArgs) -> Result<Self, DevError> {
         let directory = directory::prepare(&args.dir)?;
         let vault = BoundVault::bind(args, &directory).await?;
-        let injector = BoundInjector::bind(args, &directory, address(&vault.listeners.grpc)?).await?;
+        let injector =
+            BoundInjector::bind(args, &directory, address(&vault.listeners.grpc, VAULT_FLAG)?).await?;
         let addresses = addresses(&vault, &injector)?;
 
         let asked = ServiceSignals::default();
@@ -156,7 +161,7 @@ impl BoundVault {
             .map_err(DevError::Settings)?;
         let listeners = vault_service::Listeners::bind(&config)
             .await
-            .map_err(DevError::Listen)?;
+            .map_err(DevError::listening(VAULT_FLAG))?;
         Ok(Self { config, listeners })
     }
 }
@@ -173,18 +178,18 @@ impl BoundInjector {
             .map_err(DevError::Settings)?;
         let listeners = injector_service::Listeners::bind(&config)
             .await
-            .map_err(DevError::Listen)?;
+            .map_err(DevError::listening(INJECTOR_FLAGS))?;
         Ok(Self { config, listeners })
     }
 }
 
 fn addresses(vault: &BoundVault, injector: &BoundInjector) -> Result<Addresses, DevError> {
     Ok(Addresses {
-        vault: address(&vault.listeners.grpc)?,
-        injector: address(bound(&injector.listeners.grpc))?,
-        data_plane: address(bound(&injector.listeners.data_plane))?,
-        vault_metrics: address(&vault.listeners.metrics)?,
-        injector_metrics: address(&injector.listeners.metrics)?,
+        vault: address(&vault.listeners.grpc, VAULT_FLAG)?,
+        injector: address(bound(&injector.listeners.grpc), INJECTOR_FLAGS)?,
+        data_plane: address(bound(&injector.listeners.data_plane), INJECTOR_FLAGS)?,
+        vault_metrics: address(&vault.listeners.metrics, VAULT_FLAG)?,
+        injector_metrics: address(&injector.listeners.metrics, INJECTOR_FLAGS)?,
     })
 }
 
@@ -194,8 +199,8 @@ fn bound(listener: &Option<TcpListener>) -> &TcpListener {
         .expect("the settings of `aerostack dev` leave out no listener")
 }
 
-fn address(listener: &TcpListener) -> Result<SocketAddr, DevError> {
-    listener.local_addr().map_err(DevError::Listen)
+fn address(listener: &TcpListener, flags: &'static str) -> Result<SocketAddr, DevError> {
+    listener.local_addr().map_err(DevError::listening(flags))
 }
 
 /// Returns the result of a service's task. A panic of the task is resumed here.

@@ -59,11 +59,12 @@ fn bind(
     let (listener, note) = listen(address).map_err(ConsoleError::Listen)?;
     let console = Console::for_one_person(listener, connection, demo_upstream)?;
     let link = console.new_link()?;
-    let enter = match console.renew_links_on_enter() {
-        true => " (Enter prints a new one)",
-        false => "",
+    let new_one = match console.renew_links_on_enter() {
+        true => "Enter prints",
+        false => "`aerostack console --listen 127.0.0.1:0` prints",
     };
-    let invitation = format!("\nOpen the web console; the link signs in once{enter}:\n    {link}\n{note}");
+    let invitation =
+        format!("\nOpen the web console; the link signs in once ({new_one} a new one):\n    {link}\n{note}");
     Ok((console, invitation))
 }
 

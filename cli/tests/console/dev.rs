@@ -107,6 +107,14 @@ async fn a_console_whose_port_is_taken_has_another_one() {
     let dev = DevWithConsole::start(&home.path().join("dev"), &taken);
     assert_ne!(dev.host(), taken);
     assert!(dev.note.contains("has port"), "{}", dev.note);
+    let second = run(crate::browser::command(&home.path().join("dev"), &taken)).await;
+    let message = text(&second.stderr);
+    assert_eq!(second.status.code(), Some(78), "{message}");
+    assert!(message.starts_with("error: cannot listen on"), "{message}");
+    assert!(
+        message.contains("`--listen 127.0.0.1:0` takes any free port"),
+        "{message}"
+    );
     let mut browser = Browser::signed_in(&dev.link).await;
     assert_eq!(browser.get("/").await.status, StatusCode::OK);
 }
