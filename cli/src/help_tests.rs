@@ -83,7 +83,11 @@ fn only_the_help_of_the_whole_command_line_lists_the_flags_of_the_connection() {
                 lists_flags,
                 "{words}: {help}"
             );
-            let is_below = !lists_flags && !words.contains(" help");
+            let is_local = words
+                .split(' ')
+                .nth(1)
+                .is_some_and(|name| crate::LOCAL_COMMANDS.contains(&name));
+            let is_below = !lists_flags && !is_local && !words.contains(" help");
             assert_eq!(
                 help.contains(crate::CONNECTION_FLAGS),
                 is_below,

@@ -83,6 +83,9 @@ pub enum Command {
 const CONNECTION_FLAGS: &str =
     "`aerostack --help` lists the flags that name the connection, such as --context and --dir.";
 
+/// The commands that call no running service.
+const LOCAL_COMMANDS: [&str; 7] = ["dev", "init", "pki", "kubernetes", "echo", "completions", "man"];
+
 impl Cli {
     /// Returns the command line whose subcommands do not repeat the flags of the connection in their help. The manual pages and
     /// the completions have the flags everywhere.
@@ -93,7 +96,10 @@ impl Cli {
         command.mut_subcommands(|command| match command.get_name() {
             // The flags are what `context add` stores.
             "context" => command,
-            _ => without_connection_flags(command),
+            name => {
+                let connects = !LOCAL_COMMANDS.contains(&name);
+                without_connection_flags(command, connects)
+            }
         })
     }
 
@@ -124,19 +130,22 @@ impl Cli {
 }
 
 /// Hides the flags of the connection in a command and in those below it.
-fn without_connection_flags(command: clap::Command) -> clap::Command {
+/// Returns a command without the flags of the connection in its help. A command that `connects` says where they are listed.
+fn without_connection_flags(command: clap::Command, connects: bool) -> clap::Command {
     let is_of_connection = |arg: &clap::Arg| arg.get_help_heading() == Some(connect::HELP_HEADING);
-    let command = command.mut_subcommands(without_connection_flags);
+    let command = command.mut_subcommands(|command| without_connection_flags(command, connects));
     if !command.get_arguments().any(is_of_connection) {
         return command;
     }
     let examples = command.get_after_help().cloned().unwrap_or_default();
-    command
-        .after_help(format!("{CONNECTION_FLAGS}\n\n{examples}"))
-        .mut_args(|arg| {
-            let is_hidden = arg.is_hide_set() || is_of_connection(&arg);
-            arg.hide(is_hidden)
-        })
+    let after_help = match connects {
+        true => format!("{CONNECTION_FLAGS}\n\n{examples}"),
+        false => examples.to_string(),
+    };
+    command.after_help(after_help).mut_args(|arg| {
+        let is_hidden = arg.is_hide_set() || is_of_connection(&arg);
+        arg.hide(is_hidden)
+    })
 }
 
 /// Returns the name of the flag whose value was refused, with the cause, and an empty text for other errors. Neither text
