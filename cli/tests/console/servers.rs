@@ -133,7 +133,7 @@ async fn a_server_is_added_called_edited_and_deleted_by_forms() {
     let answer = browser.post("/w/w/servers/api/call", &call).await;
     assert_eq!(answer.status, StatusCode::OK);
     assert!(
-        answer.has("200 OK") && answer.has("&lt;got&gt; authorization: bearer s3cr3t-value &lt;end&gt;"),
+        answer.has("200 OK") && answer.has("&lt;got&gt; authorization: bearer ************ &lt;end&gt;"),
         "{}",
         answer.text
     );
@@ -452,6 +452,46 @@ async fn rows_and_the_picture_need_no_script() {
         .post_exactly("/w/w/add-server/picture", &fields[..6])
         .await;
     assert_eq!(forged.status, StatusCode::FORBIDDEN);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_in_the_url_makes_the_other_credentials_places() {
+    let console = Console::start().await;
+    let mut browser = with_workspace(&console).await;
+    let url = "https://a.example/bot${TOKEN}";
+    for (name, auth, secret, receives) in [
+        ("bearer", "bearer", "OTHER", true),
+        ("unnamed", "bearer", "", false),
+        ("nothing", "nothing", "OTHER", false),
+    ] {
+        let mut fields = bearer(name, url, secret);
+        fields[2].1 = auth;
+        let picture = browser.post("/w/w/add-server/picture", &fields).await;
+        assert_eq!(
+            picture.has("authorization: "),
+            receives,
+            "{name}: {}",
+            picture.text
+        );
+        let page = browser.change(FORM, &fields).await;
+        assert!(
+            page.has(&format!("The server <code>{name}</code> was added.")),
+            "{name}: {}",
+            page.text
+        );
+        let form = browser.get(&format!("/w/w/servers/{name}/edit")).await;
+        // No blank place stands beside the URL.
+        assert_eq!(
+            form.has("name=\"place-0-kind\""),
+            receives,
+            "{name}: {}",
+            form.text
+        );
+        assert!(form.has("bot${TOKEN}"), "{name}: {}", form.text);
+        // Neither secret exists.
+        let delete = browser.get(&format!("/w/w/servers/{name}/delete")).await;
+        assert!(!delete.has("stay in the workspace"), "{}", delete.text);
+    }
 }
 
 /// Asserts that the only error of a page stands at its field.

@@ -31,7 +31,7 @@ pub(in crate::console) async fn choose(
     if !may_change {
         return not_allowed(&visit);
     }
-    let entries = entries.map(examples_last);
+    let entries = entries.map(|entries| in_order(entries, query.text("secret")));
     if let Err(failure) = entries {
         if failure.kind == FailureKind::Unavailable {
             return failure_page(&visit, Section::Workspaces, failure);
@@ -53,9 +53,16 @@ pub(in crate::console) async fn choose(
     )
 }
 
-/// Moves entries whose URL is only an example behind those of real servers.
-fn examples_last(mut entries: Vec<CatalogEntry>) -> Vec<CatalogEntry> {
-    entries.sort_by_key(|entry| UrlParts::of(&entry.url).origin().ends_with(".example.com"));
+/// Moves entries that use the secret before the others, and entries whose URL is only an example behind those of real servers.
+fn in_order(mut entries: Vec<CatalogEntry>, secret: &str) -> Vec<CatalogEntry> {
+    entries.sort_by_key(|entry| {
+        let uses_secret = entry
+            .suggested_secrets
+            .iter()
+            .any(|suggested| suggested == secret);
+        let is_example = UrlParts::of(&entry.url).origin().ends_with(".example.com");
+        (!uses_secret, is_example)
+    });
     entries
 }
 
@@ -188,5 +195,25 @@ mod tests {
             assert!(matches(&entry, filter), "{filter}");
         }
         assert!(!matches(&entry, "gitlab"));
+    }
+
+    #[test]
+    fn entries_that_use_the_secret_come_first_and_examples_last() {
+        let entry = |name: &str, url: &str, secret: &str| CatalogEntry {
+            name: name.to_owned(),
+            url: url.to_owned(),
+            suggested_secrets: vec![secret.to_owned()],
+            ..Default::default()
+        };
+        let entries = vec![
+            entry("example", "https://a.example.com", "A"),
+            entry("other", "https://b.example", "B"),
+            entry("wanted", "https://c.example", "C"),
+        ];
+        let names: Vec<_> = in_order(entries, "C")
+            .into_iter()
+            .map(|entry| entry.name)
+            .collect();
+        assert_eq!(names, ["wanted", "other", "example"]);
     }
 }

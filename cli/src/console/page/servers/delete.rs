@@ -2,7 +2,7 @@
 
 use axum::response::Response;
 use maud::html;
-use proto::injector::v1::Server;
+use proto::{injector::v1::Server, vault::v1::Secret};
 
 use super::{
     super::{
@@ -53,6 +53,12 @@ async fn page(visit: &PageRequest, of: &OfServer, error: Option<FormError>) -> R
         Ok(server) => server,
         Err(failure) => return failure_page(visit, Section::Workspaces, failure),
     };
+    let secrets = visit
+        .app
+        .services
+        .secrets(of.workspace.as_str())
+        .await
+        .unwrap_or_default();
     let name = of.name.as_str();
     let body = html! {
         (server_breadcrumb(of.workspace.as_str(), Some(name)))
@@ -62,7 +68,7 @@ async fn page(visit: &PageRequest, of: &OfServer, error: Option<FormError>) -> R
             "Programs that call " code { "/" (of.workspace) "/" (name) "/…" } " then get the answer 404. "
             "Calls under way finish."
         }
-        (secrets_stay(&server))
+        (secrets_stay(&server, &secrets))
         form.stack method="post" action={ (of.path()) "/delete" } {
             (hidden(visit.session.csrf.reveal()))
             (ShownState::of(&server).fields())
@@ -78,11 +84,19 @@ async fn page(visit: &PageRequest, of: &OfServer, error: Option<FormError>) -> R
     )
 }
 
-fn secrets_stay(server: &Server) -> maud::Markup {
+/// `secrets` are those of the workspace. A server may also name secrets that do not exist.
+fn secrets_stay(server: &Server, secrets: &[Secret]) -> maud::Markup {
+    let exists = |name: &&str| secrets.iter().any(|secret| secret.name == **name);
+    let stay: Vec<_> = server
+        .inject_secrets
+        .iter()
+        .map(String::as_str)
+        .filter(exists)
+        .collect();
     html! {
-        @if !server.inject_secrets.is_empty() {
+        @if !stay.is_empty() {
             p { "Its secrets stay in the workspace:" }
-            (chips(server.inject_secrets.iter().map(String::as_str)))
+            (chips(stay))
         }
     }
 }

@@ -6,6 +6,7 @@ use proto::injector::v1::{
 };
 
 use super::{
+    place::injections_of,
     rows::{MAX_ROWS, PlaceKind, PlaceRow, SecretRow, UnreadableForm},
     url::UrlParts,
 };
@@ -115,7 +116,7 @@ impl ServerForm {
     /// Reads a form. Browsers send the line breaks of a text as CR LF, which no server is to be stored with.
     pub(super) fn of(fields: &Fields) -> Result<Self, UnreadableForm> {
         let text = |name| fields.text(name).replace("\r\n", "\n");
-        Ok(Self {
+        let form = Self {
             entry: text("entry"),
             name: text("name"),
             url: text("url"),
@@ -141,7 +142,23 @@ impl ServerForm {
             scrub: Scrub::from_str_name(fields.text("scrub")).unwrap_or(Scrub::Headers),
             on_echo: OnEcho::from_str_name(fields.text("on_echo")).unwrap_or(OnEcho::Mask),
             oauth: Oauth::from_str_name(fields.text("oauth")).unwrap_or(Oauth::Replace),
-        })
+        };
+        Ok(form.with_places_beside_url())
+    }
+
+    /// Returns the form with the chosen way described as places when the URL has a secret, because an auth type that decides the
+    /// places allows no secret in the URL. A name that looks like a credential stays where [`Self::check`] finds it.
+    fn with_places_beside_url(mut self) -> Self {
+        let (_, secrets, _) = self.credential();
+        let has_pasted = secrets
+            .iter()
+            .any(|secret| pasted_credential::check(&secret.name).is_err());
+        if self.auth != Auth::Places && has_secret(&self.url) && !has_pasted {
+            let injections = injections_of(&self.server(""));
+            self.places = injections.iter().filter_map(PlaceRow::of).collect();
+            self.auth = Auth::Places;
+        }
+        self
     }
 
     /// Returns true when the form has no room for another place. Blank rows make room.
@@ -178,7 +195,7 @@ impl ServerForm {
             auth,
             bearer: secrets.first().cloned().unwrap_or_else(SecretRow::new),
             secrets: or_one(secrets, SecretRow::new()),
-            places: or_one(places, PlaceRow::new(PlaceKind::Header)),
+            places: or_proposal(places, &server.url),
             paths: server.paths.join("\n"),
             grpc_methods: server.grpc_methods.join("\n"),
             all_messages: server.protobuf_messages() == ProtobufMessages::All,
@@ -302,7 +319,7 @@ impl ServerForm {
         self.secrets.retain(|row| !row.name.is_empty());
         self.places.retain(|row| !row.is_blank());
         self.secrets = or_one(std::mem::take(&mut self.secrets), SecretRow::new());
-        self.places = or_one(std::mem::take(&mut self.places), PlaceRow::new(PlaceKind::Header));
+        self.places = or_proposal(std::mem::take(&mut self.places), &self.url);
     }
 
     /// Returns the field with the names of the secrets.
@@ -360,7 +377,6 @@ impl ServerForm {
         if let Some(pasted) = pasted {
             return Err(FormError::at(self.credential_field(), &pasted.to_string()));
         }
-        let has_variable = self.url.contains("${");
         let rows = self.places.iter().filter(|row| !row.is_blank());
         let half =
             |row: &&PlaceRow| row.value.is_empty() || (row.name.is_empty() && row.kind != PlaceKind::Basic);
@@ -376,7 +392,7 @@ impl ServerForm {
             Auth::Headers | Auth::Body if self.secrets.iter().all(|secret| secret.name.is_empty()) => Err(
                 FormError::at("secret-0", "name a secret, or choose “No credential”"),
             ),
-            Auth::Places if rows.clone().next().is_none() && !has_variable => Err(FormError::at(
+            Auth::Places if rows.clone().next().is_none() && !has_secret(&self.url) => Err(FormError::at(
                 "places",
                 "describe a place, or choose “No credential”",
             )),
@@ -413,6 +429,19 @@ fn own_places(server: &Server) -> Vec<PlaceRow> {
         .iter()
         .filter(|injection| is_own(&injection.placement));
     own.filter_map(PlaceRow::of).collect()
+}
+
+/// Returns true for a URL with a secret, such as `https://api.example/bot${TOKEN}`.
+fn has_secret(url: &str) -> bool {
+    url.contains("${")
+}
+
+/// Returns the rows, or a blank row for the place that a server without a secret in its URL needs.
+fn or_proposal(rows: Vec<PlaceRow>, url: &str) -> Vec<PlaceRow> {
+    match has_secret(url) {
+        true => rows,
+        false => or_one(rows, PlaceRow::new(PlaceKind::Header)),
+    }
 }
 
 fn or_one<T>(rows: Vec<T>, row: T) -> Vec<T> {
