@@ -23,8 +23,7 @@ pub enum SecretNameError {
     NoLetterOrDigit,
     /// `NAME=VALUE` was given, so the text probably contains a value. The message must not repeat the text.
     #[error(
-        "a secret's name must not contain `=`: give the name alone, such as GITHUB_TOKEN, and the value in the field for \
-         values"
+        "a secret's name must not contain `=`: give the name alone, such as GITHUB_TOKEN, and the value apart from it"
     )]
     EqualsSign,
 }

@@ -4,7 +4,7 @@ use axum::response::Response;
 use http::StatusCode;
 use proto::Principal;
 
-use super::view::message_page;
+use super::view::{HOW_TO_GET_A_LINK, message_page};
 
 /// A request that no handler sees.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,8 +39,9 @@ impl GuardRefusal {
             Self::NotSignedIn => message_page(
                 StatusCode::UNAUTHORIZED,
                 "Sign in first",
-                "Open the link that `aerostack console` or `aerostack dev` printed in its terminal. A link works once: press Enter \
-                 in that terminal for a new one, or run `aerostack console` again.",
+                &format!(
+                    "Open the link that `aerostack console` or `aerostack dev` printed. A link works once. {HOW_TO_GET_A_LINK}"
+                ),
             ),
             Self::SessionEnded => message_page(
                 StatusCode::UNAUTHORIZED,

@@ -71,7 +71,8 @@ async fn a_call_reaches_the_server_with_its_secret() {
             (&seen["method"], &seen["uri"]),
             (&json!("GET"), &json!("/v1/users?q=a%20b"))
         );
-        assert_eq!(seen["headers"]["x-mcp-secret-a"], "value-of-a");
+        // The answer has a mask in place of the value.
+        assert_eq!(seen["headers"]["x-mcp-secret-a"], "**********");
         assert_eq!(seen["headers"]["x-own"], "1");
         assert_eq!(seen["headers"].get("x-aerostack-server"), None);
     }
@@ -155,7 +156,10 @@ async fn an_answer_is_written_to_the_file_that_is_named() {
     let output = calls.call(&["/x", "-o", "answer"]).await;
     assert_eq!((output.code, output.out.as_str()), (0, ""));
     let answer = fs::read_to_string(calls.services.home().join("answer")).unwrap();
-    assert!(answer.contains("value-of-a"));
+    assert!(
+        answer.contains("\"**********\"") && !answer.contains("value-of-a"),
+        "{answer}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -92,7 +92,7 @@ async fn a_downloaded_backup_is_restored_into_an_empty_vault() {
     assert!(backup.starts_with(b"aerostack backup"));
     let shown = browser.get("/backup/live").await;
     assert!(
-        shown.has("was sent whole") && shown.has(&digest(&backup)),
+        shown.has("was sent completely") && shown.has(&digest(&backup)),
         "{}",
         shown.text
     );
@@ -268,7 +268,12 @@ async fn each_download_of_a_session_keeps_its_own_state() {
         made.push((name, digest(&backup)));
     }
     let shown = browser.get("/backup/live").await;
-    assert_eq!(shown.text.matches("was sent whole").count(), 2, "{}", shown.text);
+    assert_eq!(
+        shown.text.matches("was sent completely").count(),
+        2,
+        "{}",
+        shown.text
+    );
     for (name, digest) in &made {
         let (_, rest) = shown.text.split_once(&format!(">{name}<")).unwrap();
         assert_eq!(between(rest, "<code class=\"key-id\">", "<"), digest);

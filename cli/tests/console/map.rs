@@ -96,7 +96,7 @@ async fn the_map_shows_what_goes_where_and_what_does_not() {
     assert!(page.has("No secret goes to a server."), "{}", page.text);
     add_server(&console, "open", "https://open.example", &["FREE"], &[]).await;
     let page = browser.get("/w/w/map").await;
-    assert!(page.has("1 of 4 secrets go to 1 server."), "{}", page.text);
+    assert!(page.has("1 of 4 secrets goes to 1 server."), "{}", page.text);
     assert_eq!(table.matches("calls go out without it").count(), 1);
     let unused = between(&page.text, "Secrets that no server gets", "</section>");
     assert!(unused.contains("SPARE") && !unused.contains("FREE"), "{unused}");

@@ -57,12 +57,15 @@ async fn a_secret_is_added_replaced_restored_and_deleted_by_forms() {
     let again = browser.post("/w/w/secrets/GITHUB_TOKEN/replace", &replaced).await;
     assert_eq!(again.status, StatusCode::UNPROCESSABLE_ENTITY);
     assert!(again.has("The secret was changed meanwhile"), "{}", again.text);
+    assert!(!again.has("read it again and decide anew"), "{}", again.text);
 
     let confirm = browser
         .get("/w/w/secrets/GITHUB_TOKEN/restore?version=1&present=2")
         .await;
     assert!(
-        confirm.has("Restore version 1 of") && !confirm.has("is deleted by this"),
+        confirm.has("Restore version 1 of")
+            && confirm.has("the earliest one of version 1 and of every later version")
+            && !confirm.has("is deleted by this"),
         "{}",
         confirm.text
     );
@@ -85,7 +88,8 @@ async fn a_secret_is_added_replaced_restored_and_deleted_by_forms() {
         .change("/w/w/secrets/GITHUB_TOKEN/restore", &restored)
         .await;
     assert!(
-        page.has("is the present one again, as version 3")
+        page.has("is the present one again, as version 3. It expires on ")
+            && page.has(", is sent only to <code>https://api.github.com</code>, and has the labels <code>team=payments</code>, <code>tier=1</code>.")
             && page.has("href=\"/w/w/add-server?secret=GITHUB_TOKEN\""),
         "{}",
         page.text
@@ -204,8 +208,9 @@ async fn a_refused_replacement_does_not_undo_what_somebody_else_changed() {
     }
 }
 
-/// Asserts that a refused form asks for the value, and has the rest of what was entered.
-fn assert_kept(answer: &Answer) {
+/// Asserts that a refused form asks for the value, and has the rest of what was entered. The value has the focus, unless another
+/// field has.
+fn assert_kept(answer: &Answer, has_focus: bool) {
     assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY, "{}", answer.text);
     for text in [
         "https://a.example</textarea>",
@@ -218,7 +223,8 @@ fn assert_kept(answer: &Answer) {
     }
     assert!(!answer.has("s3cret"), "{}", answer.text);
     let value = between(&answer.text, " id=\"value\"", "</textarea>");
-    assert!(value.contains(" autofocus") && value.ends_with('>'), "{value}");
+    assert_eq!(value.contains(" autofocus"), has_focus, "{value}");
+    assert!(value.ends_with('>'), "{value}");
     assert_eq!(answer.text.matches(" autofocus").count(), 1, "{}", answer.text);
 }
 
@@ -237,11 +243,11 @@ async fn a_refused_secret_keeps_everything_but_its_value() {
             .leads_to();
     }
     let long = format!("s3cret{}", "x".repeat(64 * 1024));
-    for (name, value, message, is_at_field) in [
-        ("!!!", "s3cret", "A secret's name needs", true),
-        ("key_1", "s3cret", "KEY_1 exists already.", true),
-        ("MORE", long.as_str(), "value has 1 to", true),
-        ("MORE", "s3cret", "Change the plan", false),
+    for (name, value, message, field) in [
+        ("!!!", "s3cret", "A secret's name needs", "name"),
+        ("key_1", "s3cret", "KEY_1 exists already.", "name"),
+        ("MORE", long.as_str(), "value has 1 to", "value"),
+        ("MORE", "s3cret", "Change the plan", ""),
     ] {
         let fields = [
             ("name", name),
@@ -252,11 +258,11 @@ async fn a_refused_secret_keeps_everything_but_its_value() {
             ("trim", "yes"),
         ];
         let answer = browser.post("/w/w/secrets", &fields).await;
-        assert_kept(&answer);
+        assert_kept(&answer, field != "name");
         assert!(answer.has(&format!("value=\"{name}\"")), "{}", answer.text);
         assert_eq!(
             answer.has("role=\"alert\""),
-            !is_at_field,
+            field.is_empty(),
             "{name}: {}",
             answer.text
         );
@@ -270,7 +276,7 @@ async fn a_refused_secret_keeps_everything_but_its_value() {
         ("expiry", "90d"),
         ("trim", "yes"),
     ];
-    assert_kept(&browser.post("/w/w/secrets/KEY_1/replace", &fields).await);
+    assert_kept(&browser.post("/w/w/secrets/KEY_1/replace", &fields).await, true);
 }
 
 #[tokio::test(flavor = "multi_thread")]

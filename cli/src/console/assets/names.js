@@ -12,6 +12,8 @@ export function normalize(text) {
 export function previewName(input) {
   const preview = document.querySelector("[data-name-preview]");
   const rest = [...preview.childNodes];
+  // The page shows the error of a name that was refused, beside the preview.
+  const refused = input.getAttribute("aria-invalid") === "true" ? input.value : undefined;
   let timer;
   const code = (text) => Object.assign(document.createElement("code"), { textContent: text });
   const lookUp = async () => {
@@ -23,7 +25,7 @@ export function previewName(input) {
     const { name, problem, version } = await answer.json();
     // The answer to an older text is ignored.
     if (input.value !== text) return;
-    if (name === null) preview.replaceChildren(problem);
+    if (name === null) preview.replaceChildren(...(text === refused ? rest : [problem]));
     else if (version === null) preview.replaceChildren("Creates ", code(name), ".");
     else {
       const link = Object.assign(document.createElement("a"), {

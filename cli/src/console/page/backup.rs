@@ -139,7 +139,7 @@ fn last_backup(backup: &MadeBackup) -> Markup {
                 p.made-backup { span.dot.warn {} span.mono { (file_name) } " is being made: " span.number { (size(*bytes)) } " so far" }
             }
             BackupState::Complete { bytes, sha256 } => {
-                p.made-backup role="status" { span.dot.good {} span.mono { (file_name) } " was sent whole: " span.number { (size(*bytes)) } }
+                p.made-backup role="status" { span.dot.good {} span.mono { (file_name) } " was sent completely: " span.number { (size(*bytes)) } }
                 p.made-backup { "SHA-256 " code.key-id { (sha256) } }
                 p.made-backup.quiet { "Compare the size and the SHA-256 of your file with these: only then is the file whole." }
             }

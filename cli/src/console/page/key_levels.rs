@@ -145,7 +145,7 @@ fn erasure(pending: Option<&PendingErasure>) -> Markup {
         } @else {
             p.level-count {
                 span.dot.warn {}
-                span { "Deleted data of " (count(workspaces, "workspace")) " waits to be erased, the oldest since " (moment(oldest, now())) "." }
+                span { "Deleted data of " (count(workspaces, "workspace")) " waits to be erased. The oldest was deleted " (moment(oldest, now())) "." }
             }
         }
     }

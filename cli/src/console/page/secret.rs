@@ -179,7 +179,7 @@ fn version_row(version: &SecretVersion, present: u64, path: &str, may_edit: bool
             (cell("Labels", &chips(labels.iter().map(String::as_str))))
             td.row-actions {
                 @if number == present {
-                    span.badge.good { "present" }
+                    span.badge.good { "current" }
                 } @else if may_edit {
                     a.button.small href={ (path) "/restore?version=" (number) "&present=" (present) } aria-label={ "Restore version " (number) } { "Restore" }
                 }

@@ -246,14 +246,14 @@ fn name_field(workspace: &str, entered: &SecretFields, error: Option<&FormError>
     let control = html! {
         input #name.mono name="name" type="text" value=(entered.name) required maxlength="128" autocomplete="off"
             autocapitalize="none" spellcheck="false" data-lookup={ "/w/" (workspace) "/secrets/lookup" }
-            aria-describedby="name-help" aria-invalid=[invalid("name", error)] autofocus[error.is_none()];
+            aria-describedby="name-help" aria-invalid=[invalid("name", error)] autofocus[error.is_none() || has_error("name", error)];
     };
     field("name", "Name", &help, error, &control)
 }
 
 /// Returns the field for the value. It is masked by the style sheet, also without JavaScript, and the spelling checker, which
-/// may send texts to a service of the browser's vendor, is off. After every error the field is empty and gets the focus, with the
-/// error of another field in its description.
+/// may send texts to a service of the browser's vendor, is off. After every error the field is empty. It gets the focus, with the
+/// error of another field in its description, unless the name above it is wrong.
 fn value_field(entered: &SecretFields, what: &FormFor, error: Option<&FormError>) -> Markup {
     let description = match error.and_then(FormError::field) {
         Some(field) if field != "value" => format!("value-help {field}-help"),
@@ -268,7 +268,7 @@ fn value_field(entered: &SecretFields, what: &FormFor, error: Option<&FormError>
         textarea #value.mono.value name="value" rows="3" required autocomplete="off" autocapitalize="none"
             autocorrect="off" spellcheck="false" data-lpignore="true" data-bwignore
             aria-describedby=(description) aria-invalid=[invalid("value", error)]
-            autofocus[matches!(what, FormFor::Replacement { .. }) || error.is_some()] {}
+            autofocus[matches!(what, FormFor::Replacement { .. }) || (error.is_some() && !has_error("name", error))] {}
     };
     html! {
         div.value-field {

@@ -4,7 +4,9 @@ use axum::response::Response;
 use maud::{Markup, html};
 use proto::{
     Reason, SecretName, WorkspaceName,
-    vault::v1::{RestoreSecretVersionRequest, RestoreSecretVersionResponse, SecretVersion, Workspace},
+    vault::v1::{
+        RestoreSecretVersionRequest, RestoreSecretVersionResponse, Secret, SecretVersion, Workspace,
+    },
 };
 
 use super::{
@@ -17,7 +19,7 @@ use super::{
 use crate::{
     console::{
         guard::{Change, PageRequest, QueryFields},
-        view::{FormError, Notice, Section, Submit, count, hidden, submit},
+        view::{FormError, Notice, Section, Submit, count, day_of, hidden, submit},
         workspace_access::WorkspaceAccess,
     },
     failure::{Failure, FailureKind},
@@ -57,6 +59,7 @@ pub(in crate::console) async fn confirm(
             "The value of version " (version) " becomes the present one again, as version " (secret.version + 1)
             ". Servers get it from their next call on. It is shown to nobody."
         }
+        (terms(version))
         (loss(&access, &versions))
         form.stack method="post" action={ (path) "/restore" } {
             (hidden(visit.session.csrf.reveal()))
@@ -72,6 +75,44 @@ pub(in crate::console) async fn confirm(
         None,
         &body,
     )
+}
+
+/// Says which metadata the new version gets, by the rules of the vault.
+fn terms(version: u64) -> Markup {
+    html! {
+        ul {
+            li { "Labels: those of version " (version) "." }
+            li { "Origins: those that version " (version) " and every later version permit." }
+            li { "Expiry: the earliest one of version " (version) " and of every later version." }
+        }
+    }
+}
+
+/// Returns the metadata that a restored version has got, for the notice.
+fn terms_of(secret: &Secret) -> String {
+    let expiry = match &secret.expires_at {
+        Some(time) => format!("expires on {}", day_of(time.seconds)),
+        None => "does not expire".to_owned(),
+    };
+    let origins = match secret.upstream_origins.as_slice() {
+        [] => "may be sent to any origin".to_owned(),
+        origins => format!("is sent only to {}", quoted(origins)),
+    };
+    let mut labels: Vec<_> = secret
+        .labels
+        .iter()
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
+    labels.sort();
+    match labels.as_slice() {
+        [] => format!("It {expiry}, {origins}, and has no labels."),
+        labels => format!("It {expiry}, {origins}, and has the labels {}.", quoted(labels)),
+    }
+}
+
+fn quoted(texts: &[String]) -> String {
+    let quoted: Vec<_> = texts.iter().map(|text| format!("`{text}`")).collect();
+    quoted.join(", ")
 }
 
 /// Names the version that the restore deletes. Only an administrator sees how many versions the workspace keeps.
@@ -119,9 +160,11 @@ pub(in crate::console) async fn restore(
     };
     match visit.app.services.restore_version(request).await {
         Ok(RestoreSecretVersionResponse { secret, warnings }) => {
-            let new = secret.unwrap_or_default().version;
+            let secret = secret.unwrap_or_default();
             visit.session.notify(Notice::done(format!(
-                "The value of version {version} is the present one again, as version {new}."
+                "The value of version {version} is the present one again, as version {}. {}",
+                secret.version,
+                terms_of(&secret)
             )));
             for warning in warnings {
                 visit.session.notify(Notice::warning(warning.message));

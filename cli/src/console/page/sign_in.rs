@@ -11,7 +11,7 @@ use crate::console::{
     cookie::{cookies, removed_cookie, session_cookie},
     guard::{Change, QueryFields, is_direct},
     sign_in::SignIn,
-    view::{message_page, signed_in_page},
+    view::{HOW_TO_GET_A_LINK, message_page, signed_in_page},
 };
 
 /// Makes the token of a link a session. Only a browser that shows the page to a person uses the link up: a HEAD request and a
@@ -41,14 +41,14 @@ pub(in crate::console) async fn sign_in(
         Ok(SignIn::Unknown) => message_page(
             StatusCode::FORBIDDEN,
             "This link does not sign in",
-            "A link works once, and a newer link replaces it. Press Enter in the terminal of `aerostack console` or `aerostack \
-             dev` for a new one, or run `aerostack console` again.",
+            &format!("A link works once, and a newer link replaces it. {HOW_TO_GET_A_LINK}"),
         ),
         Ok(SignIn::UsedTwice) => message_page(
             StatusCode::FORBIDDEN,
             "Another browser used this link before",
-            "The console has signed that browser out, because nobody but you should have the link. Press Enter in the terminal \
-             of `aerostack console` or `aerostack dev` for a new one, or run `aerostack console` again.",
+            &format!(
+                "The console has signed that browser out, because nobody but you should have the link. {HOW_TO_GET_A_LINK}"
+            ),
         ),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
@@ -58,7 +58,8 @@ pub(in crate::console) async fn sign_out(Change { visit, fields: _ }: Change) ->
     visit.app.sign_ins.sign_out(&visit.session);
     let next = match visit.app.sign_in_method {
         SignInMethod::Link => {
-            "Press Enter in the terminal of `aerostack console` or `aerostack dev` for a link that signs in again."
+            "A new link signs in again: press Enter in the terminal where `aerostack console` or `aerostack dev` runs. If it runs in \
+             the background, run `aerostack console --listen 127.0.0.1:0`."
         }
         SignInMethod::Certificate { .. } => {
             "Close the browser, so that it forgets the choice of your certificate: the certificate signs in again."

@@ -61,7 +61,7 @@ fn list_view(workspaces: &[Workspace]) -> Markup {
     if workspaces.is_empty() {
         let text = html! {
             "A workspace holds the secrets of one application or team, under keys of its own, and the servers that may get \
-             them. This identity sees none."
+             them."
         };
         return html! {
             h1 { "Workspaces" }

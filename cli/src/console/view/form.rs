@@ -87,7 +87,11 @@ impl From<Failure> for FormError {
             // The error beside a field is enough.
             hint: hint.filter(|_| field.is_none()),
             field,
-            message: sentence(&message),
+            message: match reason {
+                // The message of the service is for programs.
+                Some(Reason::VersionMismatch) => "The secret was not replaced.".to_owned(),
+                _ => sentence(&message),
+            },
             link: None,
             status: match reason {
                 // The vault calls this a loss of data. For the console, the fault is in the file that the person has chosen.

@@ -128,6 +128,10 @@ fn notices(notices: &[Notice]) -> Markup {
     }
 }
 
+/// Where a person gets a link for signing in. A console that runs has its port, so another one needs another port.
+pub(crate) const HOW_TO_GET_A_LINK: &str = "For a new one, press Enter in the terminal where `aerostack console` or `aerostack dev` runs. \
+    If it runs in the background, run `aerostack console --listen 127.0.0.1:0`, which prints a link of its own.";
+
 /// Returns a page that needs no session: a title and an explanation.
 pub(crate) fn message_page(status: StatusCode, title: &str, text: &str) -> Response {
     let body = html! {

@@ -370,7 +370,11 @@ async fn the_marker_counts_the_last_group_of_an_idle_store() {
     let generation = || Marker::read(&dir).unwrap().unwrap().checkpoint.generation;
     let started = Instant::now();
     while generation() < FIRST_GENERATION + 2 {
-        assert!(started.elapsed() < Duration::from_secs(30), "it is {}", generation());
+        assert!(
+            started.elapsed() < Duration::from_secs(30),
+            "it is {}",
+            generation()
+        );
         sleep(Duration::from_millis(20)).await;
     }
 }

@@ -219,7 +219,7 @@ fn vault(view: &View<'_>) -> Markup {
                 ("p50", html! { (quantile(&total, 0.5)) }),
                 ("p99", html! { (quantile(&total, 0.99)) }),
             ]))
-            p.detail { "The vault's metrics have no labels for workspaces and servers, because a vault may have 100,000 workspaces." }
+            p.detail { "These figures are for all workspaces together: the vault does not count the decrypts of each workspace." }
         }
     }
 }

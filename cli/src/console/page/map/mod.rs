@@ -112,7 +112,7 @@ fn summary(graph: &Graph) -> String {
         secrets if secrets == stored => count(secrets, "secret"),
         secrets => format!("{secrets} of {}", count(stored, "secret")),
     };
-    let verb = if secrets == 1 && stored == 1 { "goes" } else { "go" };
+    let verb = if secrets == 1 { "goes" } else { "go" };
     format!("{used} {verb} to {}.", count(servers, "server"))
 }
 
