@@ -103,6 +103,9 @@ imagePullSecrets:
 {{- if ne (len $keys) (len (uniq $keys)) -}}
 {{- fail (printf "tokens.issuers: a part occurs twice in %s" $issuer) -}}
 {{- end -}}
+{{- if and (regexMatch ",jwks=/" $issuer) (or (has "ca" $keys) (has "token" $keys)) -}}
+{{- fail (printf "tokens.issuers: ca= and token= are for a jwks= with a URL, and that of %s is a file" $issuer) -}}
+{{- end -}}
 {{- $url := first (splitList "=" $issuer) -}}
 {{- $name := trimPrefix "," (regexFind ",name=[^,]+" $issuer) -}}
 {{- if has $url $taken -}}
