@@ -15,6 +15,7 @@ Item = dict[str, Any]
 RESOURCES: dict[str, dict[str, tuple[str, bool]]] = {
     "v1": {
         "Namespace": ("namespaces", False),
+        "PersistentVolume": ("persistentvolumes", False),
         "Pod": ("pods", True),
         "Secret": ("secrets", True),
         "ConfigMap": ("configmaps", True),
@@ -56,7 +57,7 @@ def _status(item: Item) -> Item:
             complete = {"type": "Complete", "status": "True"}
             return {"succeeded": 1, "conditions": [complete], "completionTime": "2027-01-01T00:00:01Z"}
         case "Pod":
-            return {"phase": "Succeeded"}
+            return {"phase": "Succeeded", "conditions": [{"type": "Ready", "status": "True"}]}
         case "Deployment" | "StatefulSet":
             names = ("replicas", "updatedReplicas", "readyReplicas", "availableReplicas")
             counts = dict.fromkeys(names, item.get("spec", {}).get("replicas", 1))

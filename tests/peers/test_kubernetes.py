@@ -353,6 +353,14 @@ def test_the_sidecar_that_is_written_by_hand_has_the_probes_of_the_webhook() -> 
         assert sidecar[probe]["exec"] == injected[probe]["exec"], probe
 
 
+def test_no_job_of_the_examples_waits_without_end() -> None:
+    jobs = [manifest["spec"] for _, manifest in applied() if manifest["kind"] == "Job"]
+    jobs += [manifest["spec"]["jobTemplate"]["spec"] for _, manifest in applied() if manifest["kind"] == "CronJob"]
+    assert len(jobs) > 2
+    for job in jobs:
+        assert job["activeDeadlineSeconds"] >= 60
+
+
 def test_a_pod_waits_for_the_key_of_each_config_map() -> None:
     """Without `items`, the kubelet starts a pod whose ConfigMap lacks the key, and the sidecar has no servers."""
     (job,) = manifests((PLAIN / "example" / "sidecar.yaml").read_text())

@@ -1,5 +1,5 @@
 """docs/kubernetes.md and the chart's NOTES, run as they are written: helm and kubectl with a stand-in for the API server. Of a command
-that needs a running pod, of docker and of `aerostack`, only the arguments are checked; test_pods.py runs pods."""
+that needs a running pod, of docker, of `aerostack` and of `vault-service`, only the arguments are checked; test_pods.py runs pods."""
 
 from __future__ import annotations
 
@@ -43,8 +43,10 @@ case $1$3 in
   *) exec REAL "$@" ;;
 esac
 """
-AEROSTACK = """#!/bin/bash
-echo "aerostack $*" >>CALLED
+# `aerostack` and `vault-service`.
+OURS = """#!/bin/bash
+echo "${0##*/} $*" >>CALLED
+mkdir -p try # The folder that `vault-service restore --data-dir ./try` makes.
 exec REAL "$@" --help
 """
 DOCKER = """#!/bin/bash
@@ -66,8 +68,9 @@ class Desk:
         self.called.touch()
         programs = folder / "bin"
         programs.mkdir()
-        for name, text in {"kubectl": KUBECTL, "aerostack": AEROSTACK, "docker": DOCKER}.items():
-            real = str(BINARY) if name == "aerostack" else shutil.which(name) or ""
+        texts = {"kubectl": KUBECTL, "aerostack": OURS, "vault-service": OURS, "docker": DOCKER}
+        for name, text in texts.items():
+            real = str(BINARY.with_name(name)) if text == OURS else shutil.which(name) or ""
             (programs / name).write_text(text.replace("REAL", real).replace("CALLED", str(self.called)))
             (programs / name).chmod(0o755)
         for name in ("deploy", "vault-service", "injector-service", "cli"):
@@ -90,6 +93,12 @@ class Desk:
 
     def block(self, name: str) -> str:
         return self.run(blocks("sh")[name])
+
+    def refused(self, commands: str) -> str:
+        """Runs commands that have to fail, and returns the message."""
+        with pytest.raises(AssertionError) as failed:
+            self.run(commands)
+        return str(failed.value)
 
     def write(self, name: str, block: str) -> None:
         path = self.folder / name
@@ -138,8 +147,12 @@ ELSEWHERE = [
     "certificates-job",
     "restore",
     "restored",
+    "try-backup",
+    "keep-volume",
     "restore-again",
     "scheduled-backup",
+    "list-backups",
+    "copy-backup",
     "plain",
     "plain-remove",
 ]
@@ -161,7 +174,7 @@ def test_the_commands_lead_from_nothing_to_the_removal(desk: Desk) -> None:
         desk.block(name)
     assert (desk.folder / "aerostack-ca.crt").read_text() == "CA"
     assert (desk.folder / "aerostack-token").read_text() == "aerostack:aerostack-admin:aerostack-vault:3600"
-    for secret in ("aerostack-token", "root.key"):
+    for secret in ("aerostack-token", "aerostack-root-key.key"):
         assert (desk.folder / secret).stat().st_mode & 0o077 == 0, secret
     key = desk.cluster.root_key()
 
@@ -179,7 +192,7 @@ def test_the_commands_lead_from_nothing_to_the_removal(desk: Desk) -> None:
     ]
     assert desk.cluster.root_key() == key
     # The new file has 32 bytes, as the vault wants it.
-    assert len((desk.folder / "root-2.key").read_text().strip()) == 44
+    assert len((desk.folder / "aerostack-root-key-2.key").read_text().strip()) == 44
 
     # An administrator renews certificates more than once.
     desk.block("rotate")
@@ -195,9 +208,14 @@ def test_the_commands_lead_from_nothing_to_the_removal(desk: Desk) -> None:
     )
     desk.cluster.helm("install", str(CHART))
     desk.cluster.helm("test")
+    desk.block("scheduled-backup")
+    desk.block("list-backups")
     desk.cluster.helm("uninstall")
-    assert "aerostack-test" in desk.cluster.api.of("Pod")
+    assert {"aerostack-test", "aerostack-backups"} <= desk.cluster.api.of("Pod").keys()
     desk.block("delete")
+    for kind in ("PersistentVolumeClaim", "CronJob", "Pod"):
+        assert not desk.cluster.api.of(kind), kind
+    assert "aerostack-backup" not in desk.cluster.api.of("ServiceAccount")
     assert not desk.cluster.api.of("Secret") and "aerostack-test" not in desk.cluster.api.of("Pod")
     assert "aerostack backup --output" in desk.called.read_text()
 
@@ -206,7 +224,7 @@ def test_a_backup_is_restored_into_an_empty_cluster(desk: Desk) -> None:
     desk.write("aerostack-values.yaml", "values")
     # The namespace may exist, for example because it has the pull Secret.
     desk.cluster.run("kubectl", "create", "namespace", NAMESPACE)
-    (desk.folder / "root.key").write_text("A" * 43 + "=")
+    (desk.folder / "aerostack-root-key.key").write_text("A" * 43 + "=")
     desk.block("restore")
     assert desk.cluster.root_key() == {"root.key": "QUFB" * 14 + "QT0="}
     key = desk.cluster.root_key()
@@ -220,12 +238,55 @@ def test_a_backup_is_restored_into_the_same_release(desk: Desk) -> None:
     desk.cluster.install()
     desk.certificates()
     claim = {"name": "data-aerostack-vault-0", "namespace": NAMESPACE}
-    desk.cluster.api.put({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": claim})
+    spec = {"volumeName": "pvc-1"}
+    desk.cluster.api.put({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": claim, "spec": spec})
+    desk.cluster.api.put({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "pvc-1"}, "spec": {}})
     key = desk.cluster.root_key()
+    names = list(blocks("sh"))
+    assert names.index("try-backup") < names.index("keep-volume") < names.index("restore-again")
+    desk.block("try-backup")
+    assert "vault-service restore --data-dir ./try" in desk.called.read_text() and not (desk.folder / "try").exists()
+    desk.block("keep-volume")
+    assert desk.cluster.api.of("PersistentVolume")["pvc-1"]["spec"]["persistentVolumeReclaimPolicy"] == "Retain"
     desk.block("restore-again")
     for name in ("port-forward", "administer", "restored"):
         desk.block(name)
     assert not desk.cluster.api.of("PersistentVolumeClaim") and desk.cluster.root_key() == key
+
+
+def test_no_command_overwrites_a_copy_of_a_root_key(desk: Desk) -> None:
+    desk.write("aerostack-values.yaml", "values")
+    desk.block("install")
+    for name, file in (
+        ("root-key-copy", "aerostack-root-key.key"),
+        ("root-key", "aerostack-root-key.key"),
+        ("rotate-root-key", "aerostack-root-key-2.key"),
+    ):
+        copy = desk.folder / file
+        copy.write_text("the only copy")
+        assert f"{file}: cannot overwrite existing file" in desk.refused(blocks("sh")[name]), name
+        assert copy.read_text() == "the only copy", name
+
+
+def test_the_notes_after_a_rotation_leave_the_copy_of_the_first_root_key_alone(desk: Desk) -> None:
+    def copy_of_notes(command: str) -> str:
+        notes = desk.run(f"helm {command} aerostack {CHART} --namespace {NAMESPACE} --values aerostack-values.yaml")
+        (copy,) = [line.strip() for line in notes.splitlines() if "get secret aerostack-root-key" in line]
+        return copy
+
+    desk.write("aerostack-values.yaml", "values")
+    desk.run(copy_of_notes("install --create-namespace"))
+    first = (desk.folder / "aerostack-root-key.key").read_text()
+    # The file that the page made is in a safe place.
+    desk.block("rotate-root-key")
+    second = (desk.folder / "aerostack-root-key-2.key").rename(desk.folder / "moved").read_text()
+    with (desk.folder / "aerostack-values.yaml").open("a") as values:
+        values.write(blocks("yaml")["root-keys"])
+    copy = copy_of_notes("upgrade")
+    desk.run(copy)
+    assert (desk.folder / "aerostack-root-key.key").read_text() == first
+    assert (desk.folder / "aerostack-root-key-2.key").read_text() == second != first
+    assert "cannot overwrite existing file" in desk.refused(copy)
 
 
 def test_a_root_key_that_is_gone_is_put_back_from_its_copy(desk: Desk) -> None:
@@ -275,16 +336,44 @@ def test_the_backup_of_the_example_reaches_the_vault_as_an_administrator(desk: D
         assert settings[variable] == arguments[argument], variable
     assert container["volumeMounts"][:2] == of_chart["spec"]["containers"][0]["volumeMounts"]
     assert template["spec"]["volumes"][:2] == of_chart["spec"]["volumes"]
+    # The time that the last command prints is that of a backup that has ended.
+    assert "wait --for=condition=complete" in blocks("sh")["scheduled-backup"].splitlines()[-2]
     # The command is one that the command line knows.
     (command,) = re.findall(r'aerostack backup --output "[^"]+"', container["command"][-1])
     desk.run(command.replace("/backups/", ""))
+
+
+def test_the_nightly_backups_can_be_copied_out_of_the_cluster(desk: Desk) -> None:
+    desk.cluster.install()
+    desk.block("scheduled-backup")
+    desk.block("list-backups")
+    pod = desk.cluster.api.of("Pod")["aerostack-backups"]
+    template = desk.cluster.api.of("CronJob")["aerostack-backup"]["spec"]["jobTemplate"]["spec"]["template"]
+    (reader,), (writer,) = pod["spec"]["containers"], template["spec"]["containers"]
+    for field in ("serviceAccountName", "securityContext"):
+        assert pod["spec"][field] == template["spec"][field], field
+    assert reader["image"] == writer["image"]
+    assert pod["spec"]["volumes"] == [each for each in template["spec"]["volumes"] if each["name"] == "backups"]
+    (mount,) = reader["volumeMounts"]
+    assert mount == {**writer["volumeMounts"][-1], "readOnly": True}
+    desk.block("copy-backup")
+    (backup,) = desk.folder.glob("vault-*.backup")
+    # The name fits the pattern by which the CronJob names its backups.
+    assert re.fullmatch(r"vault-\d{4}-\d\d-\d\dT\d{6}Z\.backup", backup.name)
+    assert backup.stat().st_mode & 0o077 == 0 and "aerostack-backups" not in desk.cluster.api.of("Pod")
+
+
+def test_the_alert_of_the_page_sees_a_backup_that_never_succeeded() -> None:
+    alert = yaml.safe_load(blocks("yaml")["backup-alert"])
+    (metric,) = set(re.findall(r"kube_cronjob_status_last_successful_time\{[^}]*\}", alert["expr"]))
+    assert 'cronjob="aerostack-backup"' in metric and f"or absent({metric})" in alert["expr"]
 
 
 def test_the_root_key_can_be_made_before_the_installation(desk: Desk) -> None:
     # The namespace may exist, for example because it has the pull Secret.
     desk.cluster.run("kubectl", "create", "namespace", NAMESPACE)
     desk.block("root-key")
-    assert len((desk.folder / "root.key").read_text().strip()) == 44
+    assert len((desk.folder / "aerostack-root-key.key").read_text().strip()) == 44
     desk.cluster.install("--set", "rootKey.generate=false")
 
 
@@ -323,7 +412,9 @@ def test_the_overlay_names_images_and_roles(desk: Desk) -> None:
 
     key = {"name": "aerostack-root-key", "namespace": NAMESPACE}
     desk.cluster.api.put({"apiVersion": "v1", "kind": "Secret", "metadata": key, "data": {}})
+    desk.run(f"kubectl --namespace {NAMESPACE} apply --filename deploy/kubernetes/example/backup.yaml")
     desk.block("plain-remove")
+    assert "aerostack-backups" in desk.cluster.api.of("PersistentVolumeClaim")
     kinds = {each["kind"] for name in ("vault", "webhook", "certificates") for each in manifests((PLAIN / f"{name}.yaml").read_text())}
     for kind in kinds - {"Secret"}:
         assert not desk.cluster.api.of(kind), kind
