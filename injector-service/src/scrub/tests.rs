@@ -285,6 +285,19 @@ fn a_text_is_masked_as_a_whole_or_left_alone() {
     }
 }
 
+/// The last character of the value and the first two of the form behind it are `%0a`.
+#[test]
+fn a_form_behind_a_value_that_ends_with_a_percent_sign_is_masked() {
+    let value = b"0a aA0a%";
+    for scope in [SearchScope::Heads, SearchScope::Bodies] {
+        let fingerprints = Fingerprints::of([&value[..]].into_iter(), scope).unwrap();
+        for text in ["0a aA0a%0a+aA0a%25", "0a aA0a%0a%20aA0a%25"] {
+            let masked = mask_text(&fingerprints, text.as_bytes()).unwrap().output;
+            assert_eq!(masked, "*".repeat(text.len()));
+        }
+    }
+}
+
 /// Every position in such a stream begins a comparison of up to 9,000 bytes, and each of these bytes was hashed again.
 #[test]
 fn a_value_that_repeats_itself_is_masked_in_a_time_that_grows_with_the_stream_only() {

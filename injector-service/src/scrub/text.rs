@@ -15,12 +15,11 @@ pub fn mask_text(fingerprints: &Fingerprints, text: &[u8]) -> Option<Scanned> {
         found: SecretSet::default(),
     };
     search(fingerprints, text, |value, range| masked.mask(value, range));
-    if let Some(shortest) = fingerprints.shortest_decoded {
-        decoded::for_each(text, shortest, |decoded| {
-            search(fingerprints, &decoded.bytes, |value, range| {
-                masked.mask(value, decoded.place(range));
-            });
-        });
+    masked.search_decoded(fingerprints, text);
+    if !masked.found.is_empty() {
+        // The end of a value and the beginning of a form behind it can look like one escaped character.
+        let without_values = masked.output.clone();
+        masked.search_decoded(fingerprints, &without_values);
     }
     let MaskedText { output, found, .. } = masked;
     (!found.is_empty()).then(|| Scanned {
@@ -60,6 +59,18 @@ struct MaskedText<'t> {
 }
 
 impl MaskedText<'_> {
+    /// Masks the values in the decoded parts of `text`, which has the same length as the masked text.
+    fn search_decoded(&mut self, fingerprints: &Fingerprints, text: &[u8]) {
+        let Some(shortest) = fingerprints.shortest_decoded else {
+            return;
+        };
+        decoded::for_each(text, shortest, |decoded| {
+            search(fingerprints, &decoded.bytes, |value, range| {
+                self.mask(value, decoded.place(range));
+            });
+        });
+    }
+
     fn mask(&mut self, value: u8, range: Range<usize>) {
         self.found.insert(value);
         if self.output.is_empty() {
