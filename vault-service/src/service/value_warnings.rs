@@ -10,10 +10,7 @@ pub(super) fn value_warnings(name: &str, facts: &ValueFacts) -> Vec<Warning> {
     };
     let fitting = fitting_places(facts);
     let effect = if fitting.is_empty() {
-        match facts.metadata_fault() {
-            Some(_) => "so it fits no place of a request".to_owned(),
-            None => "so it fits no place of a request but binary metadata of gRPC".to_owned(),
-        }
+        "so it fits no place of a request; if it is text, it must be put as `text`, because `data` is base64 in JSON".to_owned()
     } else {
         format!(
             "so it fits no header and no bearer token; it fits {}, and calls with it in another place are refused",
