@@ -146,7 +146,7 @@ def test_images_are_small(stack: Stack) -> None:
     for name, program in (("vault", "vault-service"), ("injector", "injector-service"), ("setup", "aerostack")):
         image = containers[name]["Image"]
         without_program = size(image) - base - size_of_file(image, f"/usr/local/bin/{program}")
-        assert without_program > 0
+        assert without_program >= 0
         added[name] = without_program + (BINARY.parent / program).stat().st_size
     print({name: f"{size / 1e6:.1f} MB" for name, size in added.items()})
     assert all(0 < size < LARGEST_IMAGE for size in added.values()), added
