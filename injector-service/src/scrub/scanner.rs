@@ -30,6 +30,8 @@ pub struct Scanner {
 struct FoundValue {
     range: Range<usize>,
     value: u8,
+    /// False when the value begins before `kept`, so that `range` begins at 0 instead.
+    has_beginning: bool,
 }
 
 /// The bytes that a scanner gives out.
@@ -85,6 +87,7 @@ impl Scanner {
         let found: HashSet<_> = self
             .found
             .iter()
+            .filter(|found| found.has_beginning)
             .map(|found| (found.range.start, found.value))
             .collect();
         let begun = self.candidates.iter();
@@ -178,7 +181,11 @@ impl Scanner {
             Some(known) => {
                 known.range = known.range.start.min(range.start)..known.range.end.max(range.end);
             }
-            None => self.found.push(FoundValue { range, value }),
+            None => self.found.push(FoundValue {
+                range,
+                value,
+                has_beginning: true,
+            }),
         }
     }
 
@@ -246,7 +253,11 @@ impl Scanner {
         self.given -= from;
         self.next_sample -= from;
         self.candidates.iter_mut().for_each(|each| each.start -= from);
-        for FoundValue { range, .. } in &mut self.found {
+        for FoundValue {
+            range, has_beginning, ..
+        } in &mut self.found
+        {
+            *has_beginning &= range.start >= from;
             *range = range.start.saturating_sub(from)..range.end - from;
         }
     }

@@ -298,6 +298,23 @@ fn a_form_behind_a_value_that_ends_with_a_percent_sign_is_masked() {
     }
 }
 
+/// The end of the first occurrence is the beginning of the second one, which is not released with it.
+#[test]
+fn a_released_tail_has_no_value_that_begins_in_another_one() {
+    let value = b"abbababbaba";
+    let form: String = value.iter().map(|byte| format!("%{byte:02x}")).collect();
+    let stream = format!("{}{form}", &form[..15]);
+    for split in 0..stream.len() {
+        let mut scanner = Scanner::new(fingerprints(&[&value[..]]));
+        let (first, second) = stream.split_at(split);
+        let mut output = scanner.scan(Bytes::from(first.to_owned())).output.to_vec();
+        output.extend(scanner.release_tail());
+        output.extend(scanner.scan(Bytes::from(second.to_owned())).output);
+        output.extend(scanner.finish());
+        assert!(output[30..].iter().all(|byte| *byte == b'*'), "{split}");
+    }
+}
+
 /// Every position in such a stream begins a comparison of up to 9,000 bytes, and each of these bytes was hashed again.
 #[test]
 fn a_value_that_repeats_itself_is_masked_in_a_time_that_grows_with_the_stream_only() {

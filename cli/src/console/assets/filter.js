@@ -38,6 +38,8 @@ export function watchFilter(form) {
     event.preventDefault();
     load();
   });
+  // A person may have typed before this script was loaded.
+  if (input.value !== (new URL(location.href).searchParams.get("q") ?? "")) load();
   document.addEventListener("keydown", (event) => {
     const isFree = !document.activeElement?.matches("input, textarea, select");
     if (event.key === "/" && isFree && !event.ctrlKey && !event.metaKey && !event.altKey) {
