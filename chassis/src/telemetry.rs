@@ -82,7 +82,7 @@ pub enum FilterTextError {
 /// Parses a log filter such as `info` or `debug,h2=info`. The syntax is that of `Targets`: `EnvFilter` can do more, but
 /// depends on a regular expression engine.
 ///
-/// Each part has to end with a level. `Targets` takes a single word that is not a level for a target: the filter `warning` would switch
+/// Each part of the list has to end with a level. `Targets` takes a single word that is not a level for a target: the filter `warning` would switch
 /// off all lines but those of a target of this name. It takes an empty part for the level `error`.
 pub fn parse_filter(text: &str) -> Result<Targets, FilterTextError> {
     let parts: Vec<_> = text.split(',').map(str::trim).collect();

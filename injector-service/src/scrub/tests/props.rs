@@ -253,12 +253,8 @@ impl FieldPart {
                 }
                 forms.retain(|form| !form.is_base64());
                 let text = form.get(&forms).text.clone();
-                // A form of a value that ends with `%` can begin with the value itself, and has no byte of the value after that.
-                let len = match text.starts_with(&value.0) {
-                    true => value.0.len(),
-                    false => text.len(),
-                };
-                (text, 0..len)
+                let all = 0..text.len();
+                (text, all)
             }
             Self::Base64 { before, value, after } => {
                 let value = &value.get(values).0;
