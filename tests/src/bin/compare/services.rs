@@ -16,7 +16,8 @@ use e2e::{
 };
 use proto::{
     injector::v1::{
-        AddServerRequest, AuthType, Protocol, Scrub, Server, server_service_client::ServerServiceClient,
+        AddServerRequest, AuthType, Protocol, Scrub, Server, UpdateServerRequest,
+        server_service_client::ServerServiceClient,
     },
     vault::v1::{
         CreateWorkspaceRequest, Plan, PutSecretRequest, Workspace, put_secret_request::Value,
@@ -271,6 +272,7 @@ pub(crate) struct Injector {
     pub(crate) data_plane: SocketAddr,
     /// The log, with one line for each call.
     pub(crate) log: PathBuf,
+    servers: ServerServiceClient<Channel>,
 }
 
 impl Injector {
@@ -320,7 +322,30 @@ impl Injector {
             process,
             data_plane,
             log,
+            servers,
         })
+    }
+
+    /// Changes the setting `scrub` of the server with this placement and protocol.
+    pub(crate) async fn set_scrub(
+        &mut self,
+        placement: Placement,
+        http: Http,
+        scrub: Scrub,
+    ) -> Result<(), Failure> {
+        let request = UpdateServerRequest {
+            server: Some(Server {
+                workspace: WORKSPACE.to_owned(),
+                name: server_name(placement, http).to_owned(),
+                scrub: scrub.into(),
+                ..Default::default()
+            }),
+            update_mask: Some(prost_types::FieldMask {
+                paths: vec!["scrub".to_owned()],
+            }),
+        };
+        self.servers.update_server(request).await?;
+        Ok(())
     }
 }
 
