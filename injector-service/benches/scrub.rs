@@ -3,7 +3,6 @@
 
 use std::{
     hint::black_box,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -55,7 +54,7 @@ fn main() {
             }
         });
         report(&format!("{name}: head of {} fields", HEAD.len()), head, 0);
-        let fingerprints = Arc::new(for_bodies);
+        let fingerprints = for_bodies;
         for (kind, piece) in [("JSON", json()), ("random bytes", random())] {
             let piece = Bytes::from(piece);
             let mut scanner = Scanner::new(fingerprints.clone());

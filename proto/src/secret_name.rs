@@ -1,13 +1,13 @@
 //! Names of secrets, and the one rule that normalizes them.
 
-use std::{collections::HashSet, fmt};
+use std::{collections::HashSet, fmt, sync::Arc};
 
 /// Maximum number of characters of a secret's name.
 pub const MAX_LENGTH: usize = 128;
 
 /// A normalized secret name: 1 to 128 of `A-Z`, `0-9` and `_`, at least one of them a letter or a digit.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SecretName(Box<str>);
+pub struct SecretName(Arc<str>);
 
 /// The text is not the name of a secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -49,7 +49,7 @@ impl SecretName {
         if !name.bytes().any(|byte| byte.is_ascii_alphanumeric()) {
             return Err(SecretNameError::NoLetterOrDigit);
         }
-        Ok(Self(name.into_boxed_str()))
+        Ok(Self(name.into()))
     }
 
     /// Returns the normalized name.

@@ -2,8 +2,6 @@
 
 #![no_main]
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use injector_service::scrub::{Fingerprints, Scanner, SearchScope, mask_text};
 use libfuzzer_sys::fuzz_target;
@@ -17,7 +15,6 @@ fuzz_target!(|data: &[u8]| {
     let Some(fingerprints) = Fingerprints::of(parts.iter().copied(), SearchScope::Bodies) else {
         return;
     };
-    let fingerprints = Arc::new(fingerprints);
 
     let stream = pieces.concat();
     let whole = mask_text(&fingerprints, &stream).map_or(stream.clone(), |masked| masked.output.to_vec());

@@ -1,6 +1,9 @@
 //! The values of secrets for one request.
 
+use std::sync::Arc;
+
 use proto::{SecretName, SecretValue};
+use smallvec::SmallVec;
 
 use crate::scrub::{Fingerprints, SearchScope};
 
@@ -29,7 +32,7 @@ impl<'s> ResolvedSecrets<'s> {
         &self,
         is_sought: impl Fn(&SecretName) -> bool,
         scope: SearchScope,
-    ) -> Option<(Fingerprints, Vec<SecretName>)> {
+    ) -> Option<(Arc<Fingerprints>, SmallVec<[SecretName; 1]>)> {
         let sought = self.0.iter().filter(|secret| is_sought(secret.name));
         let values = sought.filter_map(|secret| Some((secret.name, secret.value.as_ref()?.expose())));
         let fingerprints = Fingerprints::of(values.clone().map(|(_, value)| value), scope)?;

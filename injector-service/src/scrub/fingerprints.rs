@@ -1,10 +1,12 @@
 use std::{
     hash::{BuildHasher as _, Hasher as _, RandomState},
     ops::Range,
+    sync::Arc,
 };
 
 use proto::stack;
 use siphasher::sip::SipHasher13;
+use smallvec::SmallVec;
 
 use super::{
     MAX_STRIDE, MAX_VALUES, MIN_VALUE, WINDOW,
@@ -29,15 +31,17 @@ const MAX_HEAD_STRIDE: usize = 4;
 pub struct Fingerprints {
     /// Bytes between two samples.
     pub(super) stride: usize,
-    /// The number of bytes of the shortest value, when there are no fingerprints of the forms of a value.
-    pub(super) shortest_decoded: Option<usize>,
+    scope: SearchScope,
+    /// The number of bytes of the shortest value. No form of a value is shorter.
+    shortest: usize,
     /// True when a value contains a control character.
     pub(super) have_control_characters: bool,
     pub(super) windows: WindowTable,
     digest_key: [u64; 2],
-    forms: Vec<Form>,
-    /// The digests of all values.
-    digests: Vec<Digest>,
+    /// Allocates for more than one form only, because heads are searched for one form of each value, of which most calls have
+    /// one. The digests are those of all values.
+    forms: SmallVec<[Form; 1]>,
+    digests: SmallVec<[Digest; 1]>,
 }
 
 /// The texts that fingerprints are made for.
@@ -95,10 +99,10 @@ pub struct SecretSet(u64);
 impl Fingerprints {
     /// Makes the fingerprints of at most [`MAX_VALUES`] values; values of fewer than [`MIN_VALUE`] bytes are left out.
     /// Returns `None` when no value is left.
-    pub fn of<'v>(values: impl Iterator<Item = &'v [u8]> + Clone, scope: SearchScope) -> Option<Self> {
+    pub fn of<'v>(values: impl Iterator<Item = &'v [u8]> + Clone, scope: SearchScope) -> Option<Arc<Self>> {
         // The first characters of a value are in local variables, which the compiler may copy or keep in registers: a
-        // destructor alone would not wipe every copy.
-        stack::wiped(|| Self::make(values, scope))
+        // destructor alone would not wipe every copy. The fingerprints themselves are moved to the heap before the wipe.
+        stack::wiped(|| Self::make(values, scope).map(Arc::new))
     }
 
     fn make<'v>(values: impl Iterator<Item = &'v [u8]> + Clone, scope: SearchScope) -> Option<Self> {
@@ -122,12 +126,13 @@ impl Fingerprints {
         let [first_key, second_key] = digest_key;
         let mut fingerprints = Self {
             stride,
-            shortest_decoded: (scope == SearchScope::Heads).then_some(shortest),
+            scope,
+            shortest,
             have_control_characters: values.clone().any(|(_, value)| has_control_character(value)),
             windows: WindowTable::new(first_key ^ second_key.rotate_left(32), stride, forms),
             digest_key,
-            forms: Vec::with_capacity(forms),
-            digests: Vec::with_capacity(forms),
+            forms: SmallVec::with_capacity(forms),
+            digests: SmallVec::with_capacity(forms),
         };
         match scope {
             SearchScope::Heads => {
@@ -143,6 +148,16 @@ impl Fingerprints {
             }
         }
         Some(fingerprints)
+    }
+
+    /// Returns true when every value is longer than `text`, so that no form of a value fits.
+    pub(super) fn are_too_long_for(&self, text: &[u8]) -> bool {
+        text.len() < self.shortest
+    }
+
+    /// Returns the number of bytes of the shortest value when there are no fingerprints of the forms of a value.
+    pub(super) fn shortest_decoded(&self) -> Option<usize> {
+        (self.scope == SearchScope::Heads).then_some(self.shortest)
     }
 
     /// Adds the value itself, and returns its form.
@@ -239,7 +254,7 @@ impl Fingerprints {
 
     /// Adds the digests of beginnings of `len` bytes, and of all of them. `write` writes a range of the bytes to a hasher.
     fn push_digests(&mut self, len: usize, write: impl Fn(Range<usize>, &mut SipHasher13)) -> Range<u32> {
-        let count = |digests: &Vec<Digest>| u32::try_from(digests.len()).unwrap_or(u32::MAX);
+        let count = |digests: &[Digest]| u32::try_from(digests.len()).unwrap_or(u32::MAX);
         let start = count(&self.digests);
         let beginnings = LONGER_BEGINNINGS
             .into_iter()

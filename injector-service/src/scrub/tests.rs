@@ -13,7 +13,7 @@ use super::{Fingerprints, MIN_VALUE, Scanner, SearchScope, SecretSet, mask_text}
 const TOKEN: &str = "ghp_0123456789abcdefghijABCDEFGHIJ+/xyzw";
 
 fn fingerprints(values: &[&[u8]]) -> Arc<Fingerprints> {
-    Arc::new(Fingerprints::of(values.iter().copied(), SearchScope::Bodies).unwrap())
+    Fingerprints::of(values.iter().copied(), SearchScope::Bodies).unwrap()
 }
 
 /// Scans the pieces of one stream, and returns the outputs in one.

@@ -12,6 +12,9 @@ const MAX_ENDS: usize = 16;
 
 /// Masks the values in a whole text. Returns `None` when no value was found.
 pub fn mask_text(fingerprints: &Fingerprints, text: &[u8]) -> Option<Scanned> {
+    if fingerprints.are_too_long_for(text) {
+        return None;
+    }
     let mut masked = MaskedText {
         text,
         output: Vec::new(),
@@ -69,7 +72,7 @@ impl MaskedText<'_> {
     /// Masks the values in the decoded parts of the text from `from` on.
     fn search_decoded(&mut self, fingerprints: &Fingerprints, from: usize) {
         let text = self.text.get(from..).unwrap_or_default();
-        let Some(shortest) = fingerprints.shortest_decoded else {
+        let Some(shortest) = fingerprints.shortest_decoded() else {
             return;
         };
         decoded::for_each(text, shortest, |decoded| {

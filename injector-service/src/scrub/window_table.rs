@@ -2,6 +2,8 @@
 
 use std::{iter, mem};
 
+use smallvec::SmallVec;
+
 use super::{MAX_STRIDE, WINDOW, encoding::Beginning};
 
 /// The most tags for which the tiny filter, the small one and the medium one are used. With so many tags, one window of 16,
@@ -20,7 +22,7 @@ pub(super) struct WindowTable {
     stride: usize,
     filter: Filter,
     /// The tags of the first form, in the order of the windows, then those of the second form, and so on.
-    tags: Vec<u16>,
+    tags: SmallVec<[u16; MAX_STRIDE]>,
     /// `None` for few tags, all of which are compared.
     chains: Option<Chains>,
 }
@@ -49,7 +51,7 @@ impl WindowTable {
             factor: factor | 1,
             stride,
             filter: Filter::new(capacity),
-            tags: Vec::with_capacity(capacity),
+            tags: SmallVec::with_capacity(capacity),
             chains: (capacity > MAX_IN_MEDIUM_FILTER).then(|| Chains {
                 first: vec![NONE; BUCKETS],
                 next: Vec::with_capacity(capacity),

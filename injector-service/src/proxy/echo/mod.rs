@@ -24,6 +24,7 @@ use std::{sync::Arc, time::Duration};
 use chassis::telemetry::field;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use proto::{CallId, Reason, Refusal, SecretName};
+use smallvec::SmallVec;
 
 use crate::{
     dialect::Dialect,
@@ -60,7 +61,7 @@ pub(super) struct EchoFilter {
 struct FilteredCall {
     fingerprints: Arc<Fingerprints>,
     /// The names of the values, in the order of the fingerprints.
-    names: Vec<SecretName>,
+    names: SmallVec<[SecretName; 1]>,
     entry: Arc<Entry>,
     call_id: CallId,
     scrub: Scrub,
@@ -112,7 +113,7 @@ impl EchoFilter {
         let (fingerprints, names) = secrets.fingerprints(is_sought, scope)?;
         Some(Self {
             call: Arc::new(FilteredCall {
-                fingerprints: Arc::new(fingerprints),
+                fingerprints,
                 names,
                 entry: entry.clone(),
                 call_id: call_id.clone(),

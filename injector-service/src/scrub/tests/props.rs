@@ -182,7 +182,7 @@ fn pieces<'s>(stream: &'s [u8], splits: &[Index]) -> Vec<&'s [u8]> {
         .collect()
 }
 
-fn fingerprints(values: &[Secret], scope: SearchScope) -> Option<Fingerprints> {
+fn fingerprints(values: &[Secret], scope: SearchScope) -> Option<Arc<Fingerprints>> {
     Fingerprints::of(values.iter().map(|value| &value.0[..]), scope)
 }
 
@@ -191,7 +191,7 @@ fn scan(values: &[Secret], pieces: &[&[u8]], releases: &[Release]) -> Vec<u8> {
     let Some(fingerprints) = fingerprints(values, SearchScope::Bodies) else {
         return pieces.concat();
     };
-    let mut scanner = Scanner::new(Arc::new(fingerprints));
+    let mut scanner = Scanner::new(fingerprints);
     let mut output = Vec::new();
     for (piece, release) in pieces.iter().zip(releases.iter().cycle()) {
         output.extend_from_slice(&scanner.scan(Bytes::copy_from_slice(piece)).output);
@@ -372,7 +372,7 @@ proptest! {
         splits in vec(any::<Index>(), 0..20),
     ) {
         let value = Secret(b"a-secret-that-is-not-there".to_vec());
-        let fingerprints = Arc::new(fingerprints(&[value], SearchScope::Bodies).unwrap());
+        let fingerprints = fingerprints(&[value], SearchScope::Bodies).unwrap();
         let mut scanner = Scanner::new(fingerprints);
         let (mut received, mut given) = (0, 0);
         for piece in pieces(&text, &splits) {
