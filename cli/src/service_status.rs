@@ -91,6 +91,24 @@ impl ServiceStatus {
 pub(crate) struct ClientIdentity {
     pub(crate) principal: String,
     pub(crate) not_after: String,
+    pub(crate) credential: Credential,
+}
+
+/// The credential that names the client's principal.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Credential {
+    Certificate,
+    Token,
+}
+
+impl Credential {
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Certificate => "certificate",
+            Self::Token => "token",
+        }
+    }
 }
 
 impl StatusReport {
@@ -237,10 +255,15 @@ fn is_injector<B>(answer: &Response<B>) -> bool {
 
 /// Returns the principal and the expiry of the client's certificate or token, as the report prints them.
 fn client_identity(connection: &Connection) -> Option<ClientIdentity> {
+    let credential = match connection.token_identity() {
+        Some(_) => Credential::Token,
+        None => Credential::Certificate,
+    };
     match client_peer(connection)? {
         Peer::Known { principal, not_after } => Some(ClientIdentity {
             principal: principal.to_string(),
             not_after: expiry::text(not_after),
+            credential,
         }),
         Peer::Anonymous | Peer::Unusable(_) => None,
     }

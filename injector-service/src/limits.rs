@@ -166,7 +166,8 @@ const URI: RangeInclusive<usize> = 256..=65_534;
 const HEADERS_SIZE: RangeInclusive<usize> = 1024..=16 << 20;
 const HEADERS: RangeInclusive<usize> = 10..=10_000;
 const BUFFERED: RangeInclusive<usize> = 0..=1 << 30;
-const BUFFERED_TOTAL: RangeInclusive<usize> = 1 << 20..=1 << 40;
+/// The permitted values of `--max-buffered-total`.
+pub(crate) const BUFFERED_TOTAL: RangeInclusive<usize> = 1 << 20..=1 << 40;
 /// The upper bound is the size of the largest servers file.
 const SERVERS_SIZE: RangeInclusive<usize> = 1024..=8 << 20;
 

@@ -250,6 +250,14 @@ def test_selectors_select_the_pods_of_their_component_alone(values: Path) -> Non
         assert selected == [each["metadata"]["name"].removesuffix("-headless")], each["metadata"]["name"]
 
 
+@each_values
+def test_injectors_reach_a_vault_that_is_not_ready(values: Path) -> None:
+    """A vault whose disk is full is not ready, and still decrypts."""
+    objects = rendered_with(values)
+    (name,) = [each["metadata"]["name"] for each in objects if each["kind"] == "StatefulSet"]
+    assert one(objects, "Service", name)["spec"]["publishNotReadyAddresses"] is True
+
+
 def test_an_outage_of_the_webhook_does_not_concern_pods_without_an_annotation() -> None:
     (webhook,) = one(
         rendered_with(CHART / "ci" / "default-values.yaml"), "MutatingWebhookConfiguration", "aerostack-webhook"

@@ -155,6 +155,7 @@ def test_annotations_reach_the_sidecar(served: tuple[Webhook, Path]) -> None:
         "requests": {"cpu": "50m", "memory": "200Mi"},
         "limits": {"cpu": "1", "memory": "200Mi"},
     }
+    assert env(container)["AEROSTACK_INJECTOR_MAX_BUFFERED_TOTAL"] == "100MiB"
     pod = injected(served, "plain")
     assert sidecar(pod)["image"] == VAULT["--image"]
     settings = env(sidecar(pod))
@@ -162,6 +163,7 @@ def test_annotations_reach_the_sidecar(served: tuple[Webhook, Path]) -> None:
     assert settings["AEROSTACK_INJECTOR_VAULT_ID"] == VAULT["--vault-id"]
     assert settings["AEROSTACK_INJECTOR_NO_ADMIN"] == "true"
     assert settings["AEROSTACK_INJECTOR_WORKER_THREADS"] == "1"
+    assert settings["AEROSTACK_INJECTOR_MAX_BUFFERED_TOTAL"] == "64MiB"
     assert "AEROSTACK_INJECTOR_LISTEN_SERVER" not in settings
 
 

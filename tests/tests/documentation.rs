@@ -30,6 +30,17 @@ fn row(setting: &Arg) -> String {
         .split("\n\n")
         .map(|text| text.split_whitespace().collect::<Vec<_>>().join(" "));
     let meaning = paragraphs.collect::<Vec<_>>().join(". ").replace('|', "\\|");
+    let values = setting.get_possible_values();
+    let meaning = match values.is_empty() || !setting.get_action().takes_values() {
+        true => meaning,
+        false => {
+            let values: Vec<_> = values
+                .iter()
+                .map(|value| format!("`{}`", value.get_name()))
+                .collect();
+            format!("{}. One of {}", meaning.trim_end_matches('.'), values.join(", "))
+        }
+    };
     format!("| `{flag}` | `{variable}` | {default} | {meaning} |").replace("|  |", "| |")
 }
 

@@ -69,10 +69,10 @@ fn is_unknown(command: &Command, prefix: &str, variable: &str) -> bool {
 
 /// Returns true for variables that do not come from the operator of this service: Kubernetes makes them for a Service
 /// whose name begins like the prefix (`…_SERVICE_HOST`, `…_SERVICE_PORT_GRPC`, `…_PORT`, `…_PORT_7150_TCP_ADDR`), and
-/// the command line has `…_ID` and `…_METRICS`.
+/// the command line has `…_ID`, `…_METRICS` and `…_TOKEN_FILE`.
 pub fn is_set_by_others(rest: &str) -> bool {
     let is_port = |(_, number): (&str, &str)| number.starts_with(|first: char| first.is_ascii_digit());
-    matches!(rest, "ID" | "METRICS")
+    matches!(rest, "ID" | "METRICS" | "TOKEN_FILE")
         || rest.ends_with("SERVICE_HOST")
         || rest.contains("SERVICE_PORT")
         || rest.ends_with("PORT")
@@ -134,6 +134,7 @@ mod tests {
             ("PATH", false),
             ("AEROSTACK_X_ID", false),
             ("AEROSTACK_X_METRICS", false),
+            ("AEROSTACK_X_TOKEN_FILE", false),
             ("AEROSTACK_X_PORT", false),
             ("AEROSTACK_X_SERVICE_HOST", false),
             ("AEROSTACK_X_SERVICE_PORT_GRPC", false),

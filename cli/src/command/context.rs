@@ -320,6 +320,8 @@ fn context_text(model: &ContextModel) -> String {
         vault_id,
         injector_id,
         timeout,
+        vault_metrics,
+        injector_metrics,
     } = context;
     // A directory names the services that are not named beside it.
     let found = dir.as_deref().and_then(|dir| settings_of_directory(dir).ok());
@@ -344,6 +346,11 @@ fn context_text(model: &ContextModel) -> String {
         ("Vault's principal", or_found(vault_id, found.vault_id)),
         ("Injector's principal", or_found(injector_id, found.injector_id)),
         ("Timeout", text(timeout)),
+        ("Vault's metrics", or_found(vault_metrics, found.vault_metrics)),
+        (
+            "Injector's metrics",
+            or_found(injector_metrics, found.injector_metrics),
+        ),
     ];
     fields(rows.into_iter().filter(|(_, value)| !value.is_empty()))
 }

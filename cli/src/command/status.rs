@@ -59,13 +59,45 @@ fn status_text(status: &StatusReport) -> String {
             ));
         }
     }
-    if let Some(ClientIdentity { principal, not_after }) = &status.identity {
+    if let Some(ClientIdentity {
+        principal,
+        not_after,
+        credential,
+    }) = &status.identity
+    {
         text.push_str(&format!(
-            "You are {principal}; the certificate is valid until {not_after}.\n"
+            "You are {principal}; the {} is valid until {not_after}.\n",
+            credential.label()
         ));
     }
     if let Some(context) = &status.context {
         text.push_str(&format!("The context {context} names these services.\n"));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::service_status::Credential;
+
+    #[test]
+    fn the_report_names_the_credential_that_expires() {
+        for (credential, says) in [
+            (Credential::Certificate, "the certificate is valid until"),
+            (Credential::Token, "the token is valid until"),
+        ] {
+            let identity = Some(ClientIdentity {
+                principal: "spiffe://example.org/admin".to_owned(),
+                not_after: "2027-01-01T00:00:00Z".to_owned(),
+                credential,
+            });
+            let text = status_text(&StatusReport {
+                services: Vec::new(),
+                identity,
+                context: None,
+            });
+            assert!(text.contains(says), "{text}");
+        }
+    }
 }

@@ -81,12 +81,12 @@ pub struct ConnectArgs {
     /// The longest time that a service may take to answer, in seconds [env: AEROSTACK_TIMEOUT] [default: 10]
     #[arg(long, global = true, value_name = "SECONDS")]
     pub timeout: Option<String>,
-    /// The URL of the vault's metrics, for `console` and `status` [env: AEROSTACK_VAULT_METRICS] [default: http://127.0.0.1:9051,
-    /// unless --vault names another vault]
+    /// The URL of the vault's metrics, for `console` and `status` [env: AEROSTACK_VAULT_METRICS] [default: for `console`
+    /// http://127.0.0.1:9051, unless --vault names another vault; for `status` none]
     #[arg(long, global = true, value_name = "URL")]
     pub vault_metrics: Option<String>,
-    /// The URL of the injector's metrics, for `console` and `status` [env: AEROSTACK_INJECTOR_METRICS] [default:
-    /// http://127.0.0.1:9052, unless --injector names another injector]
+    /// The URL of the injector's metrics, for `console` and `status` [env: AEROSTACK_INJECTOR_METRICS] [default: for `console`
+    /// http://127.0.0.1:9052, unless --injector names another injector; for `status` none]
     #[arg(long, global = true, value_name = "URL")]
     pub injector_metrics: Option<String>,
 }
@@ -148,6 +148,8 @@ impl ConnectArgs {
             vault_id,
             injector_id,
             timeout,
+            vault_metrics,
+            injector_metrics,
         } = context;
         Self {
             dir,
@@ -162,6 +164,8 @@ impl ConnectArgs {
             vault_id,
             injector_id,
             timeout,
+            vault_metrics,
+            injector_metrics,
             ..Self::default()
         }
     }
@@ -182,8 +186,8 @@ impl ConnectArgs {
             vault_id,
             injector_id,
             timeout,
-            vault_metrics: _,
-            injector_metrics: _,
+            vault_metrics,
+            injector_metrics,
         } = self;
         let absolute = |path: Option<PathBuf>| path.map(std::path::absolute).transpose();
         Ok(Context {
@@ -200,6 +204,8 @@ impl ConnectArgs {
             vault_id,
             injector_id,
             timeout,
+            vault_metrics,
+            injector_metrics,
         })
     }
 

@@ -111,6 +111,20 @@ fn every_variable_that_is_read_is_known() {
 }
 
 #[test]
+fn a_context_keeps_every_setting_of_the_services() {
+    let given = ConnectArgs {
+        vault: Some("vault.example:7150".into()),
+        injector: Some("injector.example:7151".into()),
+        vault_metrics: Some("http://vault.example:9051".into()),
+        injector_metrics: Some("http://injector.example:9052".into()),
+        ..Default::default()
+    };
+    let name = crate::contexts::ContextName::parse("prod").unwrap();
+    let context = given.clone().into_context(name).unwrap();
+    assert_eq!(ConnectArgs::of_context(context), given);
+}
+
+#[test]
 fn missing_flags_are_named() {
     let args = ConnectArgs {
         ca: Some("/ca.pem".into()),

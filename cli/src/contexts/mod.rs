@@ -93,6 +93,10 @@ pub(crate) struct Context {
     pub(crate) injector_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) timeout: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) vault_metrics: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) injector_metrics: Option<String>,
 }
 
 /// The contexts of the configuration file, in the order in which they were added.

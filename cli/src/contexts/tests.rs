@@ -19,6 +19,8 @@ fn context(name: &str) -> Context {
         vault_id: None,
         injector_id: None,
         timeout: Some("5".to_owned()),
+        vault_metrics: None,
+        injector_metrics: None,
     }
 }
 

@@ -18,6 +18,7 @@ use super::{
     error::{FileError, RegistryError},
     file_revision::FileRevision,
     reconcile::{Changes, reconcile},
+    server::Server,
     server_map::ServerMap,
     servers_file,
 };
@@ -88,6 +89,7 @@ impl FileBackedServers {
             rejections: AtomicU64::new(0),
             changed: watch::Sender::new(()),
         };
+        servers.warn_of_wildcard_origins();
         Ok((servers, seen))
     }
 
@@ -159,6 +161,7 @@ impl FileBackedServers {
                 self.problem.store(None);
                 tracing::info!(%file, %revision, added, changed, removed, "servers file read again");
                 self.warn_if_empty();
+                self.warn_of_wildcard_origins();
             }
             Err(error) => {
                 self.rejections.fetch_add(1, Ordering::Relaxed);
@@ -171,6 +174,22 @@ impl FileBackedServers {
     pub(super) fn warn_if_empty(&self) {
         if self.current.load().servers.len() == 0 {
             tracing::warn!(file = %self.path.display(), "the servers file names no servers, so all calls are refused");
+        }
+    }
+
+    /// The API refuses such an origin. A file with one is used all the same, so that an upgrade does not take all servers away.
+    fn warn_of_wildcard_origins(&self) {
+        for entry in self.current.load().servers.iter() {
+            let Server {
+                workspace,
+                name,
+                spec,
+                ..
+            } = &entry.server;
+            for origin in spec.allowed_origins.iter().filter(|origin| origin.has_wildcard()) {
+                let origin = origin.as_str();
+                tracing::warn!(%workspace, server = %name, origin, "an allowed origin has a wildcard and matches no web page");
+            }
         }
     }
 

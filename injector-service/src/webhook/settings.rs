@@ -44,7 +44,12 @@ pub struct WebhookCli {
 
 /// The settings as text, before [`WebhookSettings::check`]. The elements of a list are separated by `;`.
 #[derive(Debug, Clone, Args)]
-#[command(mut_args(|arg| settings::with_variable(arg, ENVIRONMENT)))]
+#[command(mut_args(|arg| settings::with_variable(match arg.get_id().as_str() {
+    "allow_debugging" => arg.help(
+        "Let debuggers attach and cores be dumped; both reveal the memory, including private keys and the token for the API of Kubernetes",
+    ),
+    _ => arg,
+}, ENVIRONMENT)))]
 pub struct WebhookSettings {
     /// Address of the HTTPS listener (TLS 1.3) that the API of Kubernetes calls
     #[arg(long, default_value = "0.0.0.0:8443", value_name = "ADDRESS")]
@@ -86,7 +91,7 @@ pub struct WebhookSettings {
     /// Processor time of a sidecar: REQUEST or REQUEST,LIMIT
     #[arg(long, default_value = "20m", value_name = "QUANTITY")]
     pub cpu: String,
-    /// Memory of a sidecar: REQUEST or REQUEST,LIMIT
+    /// Memory of a sidecar: REQUEST or REQUEST,LIMIT; half of a limit is the sidecar's --max-buffered-total
     #[arg(long, default_value = "64Mi,128Mi", value_name = "QUANTITY")]
     pub memory: String,
     /// Certificate chain of the HTTPS listener, PEM; read again when it changes

@@ -11,6 +11,8 @@ use chassis::{
 use proto::Principal;
 use serde_json::{Value, json};
 
+use crate::limits::BUFFERED_TOTAL;
+
 use super::{
     annotations::{SidecarRequest, VAULT_CA},
     image_prefix::ImagePrefix,
@@ -115,8 +117,10 @@ fn variables(request: &SidecarRequest, settings: &InjectionSettings) -> Vec<Valu
         ("WORKER_THREADS", worker_threads(request, settings).to_string()),
         ("LISTEN_SERVER", listeners),
     ];
+    let buffered = max_buffered_total(request, settings).map(|value| ("MAX_BUFFERED_TOTAL", value));
     let given = variables.into_iter().filter(|(_, value)| !value.is_empty());
     given
+        .chain(buffered)
         .map(|(name, value)| json!({"name": format!("{VARIABLES}{name}"), "value": value}))
         .collect()
 }
@@ -126,6 +130,14 @@ fn variables(request: &SidecarRequest, settings: &InjectionSettings) -> Vec<Valu
 fn worker_threads(request: &SidecarRequest, settings: &InjectionSettings) -> usize {
     let cpu = amount(&request.cpu, &settings.cpu);
     cpu.limit.unwrap_or(cpu.request).rounded_up().min(MAX_THREADS)
+}
+
+/// Returns half of the sidecar's memory limit. With more buffered bodies, the sidecar would exceed its limit, and be killed with all
+/// its calls. Returns `None` without a limit: the sidecar then has its default.
+fn max_buffered_total(request: &SidecarRequest, settings: &InjectionSettings) -> Option<String> {
+    let limit = amount(&request.memory, &settings.memory).limit?;
+    let half = (limit.rounded_up() / 2).min(*BUFFERED_TOTAL.end());
+    Some(format!("{}MiB", half >> 20))
 }
 
 fn amount(wanted: &Option<ResourceAmount>, default: &ResourceAmount) -> ResourceAmount {

@@ -244,6 +244,13 @@ async fn an_invalid_server_is_refused() {
         ),
         (
             Server {
+                allowed_origins: vec!["https://*.example".into()],
+                ..api(&[])
+            },
+            "ORIGIN_INVALID",
+        ),
+        (
+            Server {
                 allowed_origins: vec!["null".into()],
                 ..api(&[])
             },

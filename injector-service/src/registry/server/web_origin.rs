@@ -26,6 +26,11 @@ impl WebOrigin {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Returns true for an origin such as `https://*.example.com`, which no web page has: `*` is no wildcard here.
+    pub(crate) fn has_wildcard(&self) -> bool {
+        self.0.contains('*')
+    }
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ impl Spec {
     /// `own` holds the addresses of the injector's listeners, to which no server may point.
     pub(crate) fn from_wire(server: &api::Server, own: &OwnListeners) -> Result<Self, SpecError> {
         let spec = RawServer::from_wire(server.clone())?.spec()?.check(own)?;
+        spec.refuse_wildcard_origins()?;
         match spec.auth_type {
             AuthType::SecretHeaders | AuthType::Bearer | AuthType::Skill(_) => {
                 spec.check_injections(server)?
@@ -27,6 +28,15 @@ impl Spec {
             AuthType::Custom(_) => spec.check_secrets(server)?,
         }
         Ok(spec)
+    }
+
+    /// Refuses an origin that no web page has. The servers file may have one, because earlier releases stored such origins.
+    fn refuse_wildcard_origins(&self) -> Result<(), SpecError> {
+        let mut origins = (1..).zip(&self.allowed_origins);
+        match origins.find(|(_, origin)| origin.has_wildcard()) {
+            Some((number, _)) => Err(SpecError::WebOrigin(number)),
+            None => Ok(()),
+        }
     }
 
     /// Returns the injections as the API has them, with those in the URL.

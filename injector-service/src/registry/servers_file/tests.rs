@@ -8,7 +8,7 @@ use crate::{
     placement::{AuthType, ProtobufMessages},
     registry::{
         error::FileError,
-        server::{Oauth, OnEcho, Protocol, Scrub, Server, Spec},
+        server::{Oauth, OnEcho, Protocol, Scrub, Server, Spec, WebOrigin},
     },
 };
 
@@ -184,6 +184,14 @@ fn every_field_is_read() {
     assert_eq!(spec.allowed_origins.len(), 1);
     assert_eq!(spec.oauth, Oauth::Pass);
     assert_eq!(spec.description, "GitHub, for the agents");
+}
+
+/// Earlier releases stored such an origin. It matches no web page, and must not keep the other servers from being loaded.
+#[test]
+fn a_stored_origin_with_a_wildcard_is_read_and_written() {
+    let stored = server(&FULL.replace("https://app.example.com", "https://*.example.com"));
+    assert!(stored.spec.allowed_origins.iter().all(WebOrigin::has_wildcard));
+    assert_eq!(server(&render([&stored].into_iter()).unwrap()), stored);
 }
 
 #[test]

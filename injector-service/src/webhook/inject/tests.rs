@@ -7,12 +7,15 @@
 
 use std::{fs, path::PathBuf};
 
-use chassis::kubernetes::ObjectName;
+use chassis::{kubernetes::ObjectName, settings::Problems};
 use proto::Principal;
 use serde_json::json;
 
 use super::*;
-use crate::webhook::{annotations, image_prefix::ImagePrefix, sidecar::SidecarReadiness};
+use crate::{
+    limits::LimitSettings,
+    webhook::{annotations, image_prefix::ImagePrefix, sidecar::SidecarReadiness},
+};
 
 /// The CAs and the settings are those of the tests of peers, so that a recorded pod that has its sidecar already has this one.
 const VAULT_CA: &str = include_str!("../../../../tests/peers/webhook/vault-ca.pem");
@@ -176,6 +179,49 @@ fn the_sidecar_has_a_thread_for_each_processor_that_it_asks_for() {
         let variables = injected["spec"]["initContainers"][0]["env"].as_array().unwrap();
         let set = json!({"name": "AEROSTACK_INJECTOR_WORKER_THREADS", "value": threads});
         assert!(variables.contains(&set), "{cpu:?}: {variables:?}");
+    }
+}
+
+/// Bodies that fill the whole limit would end the sidecar and all its calls.
+#[test]
+fn the_sidecar_buffers_bodies_in_half_of_its_memory() {
+    let buffered = |default: &str, annotation: Option<&str>| {
+        let mut pod = recorded("plain");
+        if let Some(memory) = annotation {
+            pod["metadata"]["annotations"]["aerostack.dev/memory"] = json!(memory);
+        }
+        let settings = InjectionSettings {
+            memory: annotations::memory(default).unwrap(),
+            ..settings()
+        };
+        let PodInjection::Patch(operations) = inject(&pod, "shop", &settings, VAULT_CA).unwrap() else {
+            panic!("the pod was not injected");
+        };
+        let injected = patched(pod, operations);
+        let env = injected["spec"]["initContainers"][0]["env"].as_array().unwrap();
+        let at = pod::position(env, "AEROSTACK_INJECTOR_MAX_BUFFERED_TOTAL")?;
+        Some(env[at]["value"].as_str().unwrap().to_owned())
+    };
+    for (default, annotation, expected) in [
+        ("64Mi,128Mi", None, Some("64MiB")),
+        ("64Mi,128Mi", Some("64Mi,256Mi"), Some("128MiB")),
+        ("64Mi,128Mi", Some("300M"), Some("143MiB")),
+        ("16Mi,16Mi", None, Some("8MiB")),
+        ("64Mi,900T", None, Some("1048576MiB")),
+        // Without a limit of its own, the sidecar may use the memory of the node.
+        ("64Mi", None, None),
+        ("64Mi", Some("128Mi"), None),
+    ] {
+        let value = buffered(default, annotation);
+        assert_eq!(value.as_deref(), expected, "{default} {annotation:?}");
+        if let Some(value) = value {
+            let limits = LimitSettings {
+                max_buffered_total: value,
+                ..LimitSettings::default()
+            };
+            let mut problems = Problems::default();
+            assert!(limits.check(&mut problems).is_some(), "{default} {annotation:?}");
+        }
     }
 }
 

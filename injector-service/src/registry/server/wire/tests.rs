@@ -312,6 +312,13 @@ fn an_invalid_server_is_refused_with_its_reason() {
         ),
         (
             api::Server {
+                allowed_origins: vec!["https://*.example.com".into()],
+                ..given()
+            },
+            Reason::OriginInvalid,
+        ),
+        (
+            api::Server {
                 description: "x".repeat(1025),
                 ..given()
             },
