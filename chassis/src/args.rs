@@ -193,8 +193,8 @@ pub struct KeepaliveArgs {
     /// Time that the client has to answer a PING before its connection is closed
     #[arg(long, default_value = "2m", value_name = "DURATION")]
     pub ping_timeout: String,
-    /// Time after which a connection whose peer acknowledges nothing is closed: TCP keepalive and TCP_USER_TIMEOUT. A peer
-    /// that reads nothing while its receive buffer is full counts as dead, too
+    /// Time after which a connection is closed when its peer acknowledges no data (TCP keepalive and TCP_USER_TIMEOUT), also
+    /// when the peer reads nothing and its receive buffer is full
     #[arg(long, default_value = "50s", value_name = "DURATION")]
     pub tcp_timeout: String,
 }
@@ -218,7 +218,7 @@ pub struct ProcessArgs {
     /// Let debuggers attach and cores be dumped; both reveal the memory, including decrypted values
     #[arg(long)]
     pub allow_debugging: bool,
-    /// Time that running calls have after SIGTERM
+    /// Time that running calls get to finish after SIGTERM
     #[arg(long, default_value = "10s", value_name = "DURATION")]
     pub shutdown_grace: String,
     /// Filter of the log: off, error, warn, info, debug or trace, or a list such as info,h2=debug

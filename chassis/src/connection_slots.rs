@@ -202,7 +202,7 @@ impl SlotTable {
                 kind = shared.kind,
                 limit = shared.limit,
                 count = self.evicted_since_log,
-                "evicted to make room for others"
+                "connections were closed to make room for new ones"
             );
             self.last_log = Some(Instant::now());
             self.evicted_since_log = 0;

@@ -92,18 +92,18 @@ pub struct Detached<S: MovableStream>(S::Std);
 impl<S: MovableStream> Detached<S> {
     /// Takes `stream` out of the current runtime. Returns `None` and logs the error when that fails.
     pub fn new(stream: S) -> Option<Self> {
-        let stream = stream
-            .into_std()
-            .inspect_err(|error| tracing::warn!(%error, "connection not handed over"));
+        let stream = stream.into_std().inspect_err(log_failed_move);
         stream.ok().map(Self)
     }
 
     /// Registers the stream with the runtime of the current thread. Returns `None` and logs the error when that fails.
     pub fn attach(self) -> Option<S> {
-        let stream =
-            S::from_std(self.0).inspect_err(|error| tracing::warn!(%error, "connection not taken over"));
-        stream.ok()
+        S::from_std(self.0).inspect_err(log_failed_move).ok()
     }
+}
+
+fn log_failed_move(error: &io::Error) {
+    tracing::warn!(%error, "a connection could not be moved to a worker thread, and was closed");
 }
 
 /// Running worker threads, which get connections of type `C` in turn.

@@ -48,7 +48,7 @@ pub enum MethodPatternError {
     )]
     Form,
     /// The service is one of [`EXCLUDED_SERVICES`].
-    #[error("gRPC reflection and health never get secrets: reflection answers with what it was asked")]
+    #[error("gRPC reflection and health never get secrets: an answer of reflection repeats its request")]
     Excluded,
 }
 

@@ -99,7 +99,7 @@ pub struct Settings {
     /// The vault: HOST:PORT
     #[arg(long, default_value = "127.0.0.1:7150", value_name = "HOST:PORT")]
     pub vault: String,
-    /// CAs that the vault's certificate comes from, PEM
+    /// CAs that issue the vault's certificate, PEM
     #[arg(long, value_name = "FILE")]
     pub vault_ca: Option<PathBuf>,
     /// The principal that the vault's certificate names: spiffe://… or dns:NAME

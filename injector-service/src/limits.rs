@@ -18,38 +18,39 @@ use crate::{
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Limits")]
 pub struct LimitSettings {
-    /// Connections at once on each data plane listener. A further connection closes the oldest one without a call, and
-    /// waits while every connection carries a call
+    /// Maximum number of connections at once on each listener of the data plane. A further connection closes the oldest one
+    /// without a call, or waits while every connection carries a call
     #[arg(long, default_value = "10000", value_name = "NUMBER")]
     pub max_connections: String,
-    /// Calls at once on one HTTP/2 connection of the data plane
+    /// Maximum number of calls at once on one HTTP/2 connection of the data plane
     #[arg(long, default_value = "1024", value_name = "NUMBER")]
     pub max_concurrent_streams: String,
     /// Threads that serve the data plane, from 1 to 16, each with a stream to the vault and connections to upstreams of its
     /// own; `auto` for one per processor
     #[arg(long, default_value = "auto", value_name = "NUMBER")]
     pub worker_threads: String,
-    /// Bytes of a request's target; longer is 414
+    /// Maximum length of a request's target; a longer one is refused with 414
     #[arg(long, default_value = "60KiB", value_name = "SIZE")]
     pub max_uri_size: String,
-    /// Bytes of a request's header fields, names and values; more is 431
+    /// Maximum size of a request's header fields, names and values together; a request with larger ones is refused with 431
     #[arg(long, default_value = "64KiB", value_name = "SIZE")]
     pub max_headers_size: String,
-    /// Header fields of a request; more is 431
+    /// Maximum number of header fields of a request; a request with more is refused with 431
     #[arg(long, default_value = "100", value_name = "NUMBER")]
     pub max_headers: String,
     /// Time for the head of an HTTP/1.1 request to arrive, from its first byte on
     #[arg(long, default_value = "30s", value_name = "DURATION")]
     pub head_timeout: String,
-    /// Time for the part of a body to arrive that is read before the upstream is called; later is 408
+    /// Time for the part of a body to arrive that the injector reads before it calls the upstream; a slower request is
+    /// refused with 408
     #[arg(long, default_value = "30s", value_name = "DURATION")]
     pub body_timeout: String,
-    /// JSON bodies of up to this size are checked whole before the upstream is called, and sent with their length; larger
-    /// ones are streamed, or refused with 413 when a server gets secrets at JSON Pointers or in a form
+    /// Maximum size of a JSON body that the injector checks whole before it calls the upstream, and sends with its length. A
+    /// larger one is streamed, or refused with 413 when the server gets secrets at JSON Pointers or in a form
     #[arg(long, default_value = "1MiB", value_name = "SIZE")]
     pub max_buffered_body: String,
-    /// Bytes of bodies that are read before they are sent, of all calls together; more is 503. A body over HTTP/2 that
-    /// has not ended counts at least 64 KiB, or its length if shorter, because that much is read ahead
+    /// Maximum size of the bodies that all calls together may buffer; a call beyond it is refused with 503. A body over
+    /// HTTP/2 that has not ended counts at least 64 KiB, or its length if shorter, because the injector reads that much ahead
     #[arg(long, default_value = "256MiB", value_name = "SIZE")]
     pub max_buffered_total: String,
     /// Time after which a connection of the data plane without a call is closed
@@ -71,10 +72,11 @@ pub struct LimitSettings {
     /// are full
     #[arg(long, default_value = "10s", value_name = "DURATION")]
     pub upstream_connect_timeout: String,
-    /// HTTP/2 connections to one server; a further one is made when the others carry as many calls as the server takes
+    /// Maximum number of HTTP/2 connections to one server; the injector makes a further one when the others carry as many
+    /// calls as the server allows
     #[arg(long, default_value = "64", value_name = "NUMBER")]
     pub upstream_max_http2_connections: String,
-    /// Idle connections to one server that are kept
+    /// Maximum number of idle connections to one server that the injector keeps
     #[arg(long, default_value = "64", value_name = "NUMBER")]
     pub upstream_max_idle: String,
     /// Time after which an idle connection to an upstream is closed
@@ -83,16 +85,17 @@ pub struct LimitSettings {
     /// Age at which a connection to an upstream takes no new calls; running calls finish on it
     #[arg(long, default_value = "10m", value_name = "DURATION")]
     pub upstream_max_connection_age: String,
-    /// Header fields of an upstream's answer; more is 502
+    /// Maximum number of header fields of an upstream's answer; an answer with more is refused with 502
     #[arg(long, default_value = "256", value_name = "NUMBER")]
     pub upstream_max_headers: String,
-    /// Bytes of an upstream answer's header fields, names and values; more is 502
+    /// Maximum size of the header fields of an upstream's answer, names and values together; an answer with larger ones is
+    /// refused with 502
     #[arg(long, default_value = "256KiB", value_name = "SIZE")]
     pub upstream_max_headers_size: String,
-    /// Servers that the API adds to one workspace
+    /// Maximum number of servers that the API adds to one workspace
     #[arg(long, default_value = "500", value_name = "NUMBER")]
     pub max_servers_per_workspace: String,
-    /// Bytes of the servers file that the API lets one workspace's servers take. All workspaces share 8 MiB
+    /// Maximum size of one workspace's servers in the servers file. All workspaces share 8 MiB
     #[arg(long, default_value = "256KiB", value_name = "SIZE")]
     pub max_servers_size_per_workspace: String,
     #[command(flatten)]
@@ -126,7 +129,7 @@ pub struct Limits {
     pub body_timeout: Duration,
     /// The largest body that the injector reads whole before it calls the upstream. Larger bodies are streamed or refused.
     pub max_buffered_body: usize,
-    /// The most bytes of bodies in memory, of all calls together.
+    /// The most bytes of bodies that all calls together may buffer.
     pub max_buffered_total: usize,
     /// Time after which a connection without calls is closed.
     pub idle_timeout: Duration,

@@ -36,7 +36,7 @@ const SHORTEST_ERASE_AFTER: Duration = Duration::from_secs(1);
 #[command(name = "vault-service", version, about = "Keeps secrets, encrypted and write-only", long_about = None,
     args_conflicts_with_subcommands = true)]
 pub struct Cli {
-    /// Another thing to do than to serve.
+    /// The command to run. Without one, the vault serves.
     #[command(subcommand)]
     pub command: Option<Command>,
     #[command(flatten)]
@@ -86,7 +86,7 @@ pub enum Command {
         #[command(flatten)]
         audit: AuditArgs,
     },
-    /// Copy a store that no vault has open into a fresh one, which replaces it and is as small as possible
+    /// Compact a store that no vault has open: copy it into a new store, which is as small as possible and replaces it
     ///
     /// The command makes the copy beside the store, whose directory may not be a mount point, and compares the two. A
     /// command that is stopped at any moment leaves a whole store.
@@ -98,7 +98,7 @@ pub enum Command {
         #[command(flatten)]
         audit: AuditArgs,
     },
-    /// Read a whole store that no vault has open, and name what is damaged
+    /// Read a whole store that no vault has open, and list the damage
     ///
     /// The command changes nothing in the store and shows no value. Exit code 0: no damage. 1: the store could not be
     /// read. 2: something is damaged, or the vault would not start.
@@ -106,15 +106,15 @@ pub enum Command {
         /// The store, and its root keys
         #[command(flatten)]
         store: StoreArgs,
-        /// Directory for a copy, as large as the store, on which to try whether the vault would start; the directory of
-        /// temporary files if not given
+        /// Directory for a copy of the store, on which the command tries whether the vault would start; by default the
+        /// directory of temporary files. The copy is as large as the store
         #[arg(long, value_name = "DIR")]
         scratch: Option<PathBuf>,
         /// The audit log, where `-` is standard error.
         #[command(flatten)]
         audit: AuditArgs,
     },
-    /// Copy all readable data of a damaged store into a new one, and name what is lost or older than acknowledged
+    /// Copy all readable data of a damaged store into a new one, and list the data that are lost or older than acknowledged
     ///
     /// The command changes nothing in the damaged store and shows no value. Run a stopped repair again, with the same
     /// `--to`; until the repair is finished the vault does not open the new store. Exit code 0: nothing is lost. 1:
@@ -174,7 +174,8 @@ pub struct RootArgs {
     /// Until the plugin answers, the vault is locked: it serves, but does not decrypt.
     #[arg(long, value_name = "SOCKET")]
     pub root_kms_socket: Option<PathBuf>,
-    /// Kind of the active root key, required when several kinds are given; the vault moves what the others wrapped to it
+    /// Kind of the active root key, required when several kinds are given; the vault wraps again with it
+    /// what the other keys wrapped
     #[arg(long, value_enum, value_name = "KIND")]
     pub root_active: Option<ProviderKind>,
 }
@@ -185,12 +186,12 @@ pub struct AuditArgs {
     /// File that gets one JSON line for each decision about a secret or a key; `-` is standard output (of a command,
     /// standard error)
     ///
-    /// The vault appends to the file, creates it readable for its owner only, and creates a new file within a second
-    /// after a rename. While the file cannot be written, the vault refuses calls. Without this setting the vault writes
+    /// The vault appends to the file, creates it readable for its owner only, and creates a new file when the file was
+    /// renamed or removed. While the file cannot be written, the vault refuses calls. Without this setting the vault writes
     /// no audit log.
     #[arg(long, value_name = "FILE")]
     pub audit_log: Option<PathBuf>,
-    /// Serve calls also while the audit log cannot be written, and without waiting for their lines
+    /// Answer calls before their audit lines are written, and also while the log cannot be written
     #[arg(long)]
     pub audit_best_effort: bool,
 }
@@ -244,7 +245,7 @@ pub struct Settings {
     /// Address of /metrics, /livez and /readyz (plain HTTP)
     #[arg(long, default_value = "127.0.0.1:9051", value_name = "ADDRESS")]
     pub metrics_listen: String,
-    /// Directory of the store; made when it is not there. Nothing else may be in it
+    /// Directory of the store; the vault makes it when it is missing. No other files may be in it
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
     /// Memory that the store may use as its cache, in MiB
@@ -267,7 +268,7 @@ pub struct Settings {
     /// The audit log.
     #[command(flatten)]
     pub audit: AuditArgs,
-    /// Give no value in clear, not even inside TLS: only sealed to a key that the injector names
+    /// Refuse decrypts of injectors that give no key to seal the values to
     #[arg(long)]
     pub require_sealed: bool,
     /// Plan of a workspace that is created without one

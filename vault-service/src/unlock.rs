@@ -45,11 +45,14 @@ impl UnlockTask {
         while self.writer.is_locked() {
             match self.writer.unlock().await {
                 Ok(()) => {
-                    tracing::info!("unlocked");
+                    tracing::info!("the vault is unlocked");
                     self.note_unlocked();
                 }
                 Err(error) => {
-                    tracing::warn!(error = chain(&error), "locked; the root key is not available yet");
+                    tracing::warn!(
+                        error = chain(&error),
+                        "the vault is locked: its root key is not available yet"
+                    );
                     time::sleep(pause).await;
                     pause = LONGEST_PAUSE.min(pause * 2);
                 }

@@ -137,7 +137,7 @@ pub(super) async fn serve_connection<IO, S: GrpcService>(
                 tracing::debug!("retired connection closed: its client does not acknowledge the end");
             }
             () = watchdog.stalled(WRITE_TIMEOUT) => {
-                tracing::debug!("connection closed: its client does not take an answer");
+                tracing::debug!("connection closed: its client does not read an answer");
             }
             () = trust.lost() => {
                 tracing::info!(peer = %address, "connection closed: the CA of its client's certificate was removed");

@@ -112,7 +112,7 @@ impl TokenFile {
             Ok(token) if !token.is_valid() => tracing::warn!(
                 %file,
                 expired = text(token.identity.not_after),
-                "the file holds an expired token; a present token stays until it expires"
+                "the file has an expired token; the last token stays in use until it expires"
             ),
             Ok(token) => {
                 let ClaimedIdentity { principal, not_after } = &token.identity;

@@ -28,8 +28,8 @@ pub(super) struct UserAccessArgs {
     /// names it; may be repeated
     #[arg(long, value_name = "PRINCIPAL")]
     allow_user: Vec<String>,
-    /// A host under which browsers reach the console, without a port that of --listen; may be repeated; by default the hosts
-    /// in the certificate
+    /// A host name under which browsers reach the console; the port is that of --listen unless given; may be repeated; by
+    /// default the hosts in the certificate
     #[arg(long, value_name = "HOST[:PORT]")]
     host: Vec<String>,
     /// Let every user try calls: they go from the console to the data plane, which uses the secrets of all servers for whoever reaches

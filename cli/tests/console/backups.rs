@@ -18,7 +18,7 @@ use crate::{
     support::dev::PATIENCE,
 };
 
-const NO_BACKUP: &str = "This is no backup of a vault";
+const NO_BACKUP: &str = "The file is not a backup of a vault";
 const FORM: (&str, &str) = ("content-type", "application/x-www-form-urlencoded");
 
 async fn with_secret(console: &Console) -> Browser {

@@ -57,7 +57,7 @@ async fn a_secret_is_added_replaced_restored_and_deleted_by_forms() {
     let again = browser.post("/w/w/secrets/GITHUB_TOKEN/replace", &replaced).await;
     assert_eq!(again.status, StatusCode::UNPROCESSABLE_ENTITY);
     assert!(again.has("The secret was changed meanwhile"), "{}", again.text);
-    assert!(!again.has("read it again and decide anew"), "{}", again.text);
+    assert!(!again.has("read it again and decide again"), "{}", again.text);
 
     let confirm = browser
         .get("/w/w/secrets/GITHUB_TOKEN/restore?version=1&present=2")

@@ -48,10 +48,12 @@ pub(crate) enum Forbidden {
     #[error("it is a listener of the injector itself")]
     Ourselves,
     /// A host other than a loopback address or `localhost` resolved to this machine.
-    #[error("it leads to a loopback address, and neither says so nor is named localhost")]
+    #[error(
+        "it leads to a loopback address, which only localhost, names under it and loopback addresses may do"
+    )]
     Rebound,
     /// `localhost`, or a name under `localhost`, resolved to another machine.
-    #[error("a name of this machine, localhost or one under it, resolved to an address that is not loopback")]
+    #[error("localhost, or a name under it, resolved to an address that is not a loopback address")]
     NotLoopback,
 }
 

@@ -168,7 +168,7 @@ impl StaticToken {
                 let error = chain(&error);
                 if problem.is_some() && self.digest.swap(None).is_some() {
                     let file = self.path.display();
-                    tracing::warn!(%caller, %file, error, "token of a caller is no longer accepted: its file holds none");
+                    tracing::warn!(%caller, %file, error, "token of a caller is no longer accepted: its file has no token");
                 }
                 Some(error)
             }

@@ -47,7 +47,7 @@ impl Reservation {
         }
     }
 
-    /// Reserves `bytes` more and returns true, if half of the budget stays free for calls that cannot do without.
+    /// Reserves `bytes` more and returns true, if half of the budget stays free for calls that have to buffer.
     pub(super) fn grow_optional(&mut self, bytes: usize) -> bool {
         self.take(bytes, self.budget.total / 2)
     }
@@ -79,7 +79,7 @@ impl Drop for Reservation {
 fn exhausted() -> Refusal {
     Refusal::new(
         Reason::Overloaded,
-        "the injector holds as much of bodies as it may, of all calls together; see --max-buffered-total",
+        "the bodies of all calls together fill the injector's buffer; see --max-buffered-total",
     )
 }
 

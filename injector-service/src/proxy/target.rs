@@ -159,7 +159,7 @@ fn name_by_headers(headers: &HeaderMap) -> Result<Option<(&str, &str)>, Refusal>
             Ok(Some((workspace, server)))
         }
         _ => Err(invalid(
-            "x-aerostack-workspace and x-aerostack-server must both be given, once, each a name",
+            "x-aerostack-workspace and x-aerostack-server must each occur exactly once and be a valid name",
         )),
     }
 }

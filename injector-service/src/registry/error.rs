@@ -80,7 +80,7 @@ pub enum RegistryError {
     NoServer(WorkspaceName, ServerName),
     #[error("there is a server {0}/{1} already")]
     ServerExists(WorkspaceName, ServerName),
-    #[error("the revision given is not the current one; read it again and decide anew")]
+    #[error("the revision given is not the current one; read it again and decide again")]
     RevisionMismatch,
     /// Another process changed the file during each try.
     #[error("the servers file is being changed by others; try again")]

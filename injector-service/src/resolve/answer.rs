@@ -62,7 +62,7 @@ fn parse_secret(secret: DecryptedSecret, value: Option<Zeroizing<Vec<u8>>>) -> R
                 .iter()
                 .map(|origin| OriginPattern::parse(origin))
                 .collect::<Result<_, _>>();
-            let origins = origins.map_err(|_| not_what_was_asked("an origin that is none"))?;
+            let origins = origins.map_err(|_| not_what_was_asked("an invalid origin"))?;
             Ok(SecretAnswer::Found {
                 version,
                 origins,
@@ -74,15 +74,15 @@ fn parse_secret(secret: DecryptedSecret, value: Option<Zeroizing<Vec<u8>>>) -> R
         DecryptStatus::Expired => Ok(SecretAnswer::Expired),
         DecryptStatus::DataLoss => Ok(SecretAnswer::DataLoss),
         DecryptStatus::KeyNotLoaded => Ok(SecretAnswer::KeyNotLoaded),
-        DecryptStatus::Unspecified => Err(not_what_was_asked("a status that is none")),
+        DecryptStatus::Unspecified => Err(not_what_was_asked("no known status")),
     }
 }
 
 /// Logs `what` is wrong with the answer, and returns the refusal.
 pub(super) fn not_what_was_asked(what: &str) -> Refusal {
-    tracing::error!(what, "the vault's answer was not used");
+    tracing::error!(what, "the vault's answer does not match the request");
     Refusal::new(
         Reason::VaultAnswerInvalid,
-        "the vault's answer is not what was asked for",
+        "the vault's answer does not match the request",
     )
 }

@@ -42,7 +42,7 @@ impl ProblemKind {
             Self::OwnCertificate => "the vault does not accept the certificate of the injector",
             Self::OwnToken => "the injector has no token that the vault accepts",
             Self::NotAllowed => "the vault does not let the injector decrypt",
-            Self::NotAVault => "the server at the address of the vault is no vault of this version",
+            Self::NotAVault => "the server at the address of the vault is not a vault of this version",
             Self::Broken => "the connection to the vault broke",
         }
     }
@@ -229,7 +229,7 @@ impl VaultCondition {
             }
             ProblemKind::VaultCertificate => format!(
                 "check that --vault-ca has the CA of the vault's certificate, that --vault-id {vault} is the vault's \
-                 name, and that the certificate has not expired; a pod keeps the CAs of its creation, so create it anew after \
+                 name, and that the certificate has not expired; a pod keeps the CAs of its creation, so create it again after \
                  a change of the CA"
             ),
             ProblemKind::OwnCertificate => {

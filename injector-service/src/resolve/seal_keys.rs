@@ -172,7 +172,7 @@ impl OpenedAnswer {
 
 /// Logs that an answer did not open, and returns the refusal of its request.
 pub(super) fn not_sealed_for_us(error: SealError) -> Refusal {
-    tracing::error!(%error, "the vault's answer was not used");
+    tracing::error!(%error, "the vault's answer cannot be unsealed");
     Refusal::new(
         Reason::VaultAnswerInvalid,
         "the vault's answer was not sealed for this call",

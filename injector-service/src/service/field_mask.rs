@@ -61,7 +61,7 @@ pub(super) fn apply(current: Server, given: &Server, mask: Option<&FieldMask>) -
     for path in paths {
         let field = FIELDS.iter().find(|(name, _)| name == path);
         let (_, copy) =
-            field.ok_or_else(|| invalid("it names a field that is none, or that an update cannot change"))?;
+            field.ok_or_else(|| invalid("it names a field that does not exist or cannot be changed"))?;
         copy(&mut merged, given);
     }
     Ok(merged)
@@ -114,7 +114,7 @@ fn invalid(problem: &str) -> Refusal {
     let names = FIELDS.map(|(name, _)| name).join(", ");
     Refusal::new(
         Reason::FieldMaskInvalid,
-        format!("update_mask: {problem}; there are {names}"),
+        format!("update_mask: {problem}; the fields are {names}"),
     )
 }
 

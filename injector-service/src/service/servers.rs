@@ -208,7 +208,7 @@ impl Servers {
         }
         Err(Refusal::new(
             Reason::Conflict,
-            "other changes of this server came between, again and again; try again",
+            "other calls changed this server at the same time; try again",
         ))
     }
 

@@ -59,7 +59,7 @@ pub(super) enum DialError {
     Http2(#[source] hyper::Error),
     #[error("the upstream did not answer in time")]
     Timeout,
-    #[error("every connection to the upstream carries as many calls as it takes")]
+    #[error("all connections to the upstream have as many calls as the upstream allows")]
     Full,
 }
 

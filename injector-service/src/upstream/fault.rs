@@ -43,7 +43,7 @@ enum TlsFaultKind {
     NothingInCommon,
     #[error("it has no certificate for this name")]
     NameUnknown,
-    #[error("it speaks no version of HTTP that this server is called with")]
+    #[error("it supports no version of HTTP that the injector uses for this server")]
     NoProtocol,
     #[error("it requires a client certificate, which tls.client_cert_secret of the server can name")]
     ClientCertificateRequired,

@@ -40,7 +40,7 @@ pub(super) fn check(headers: &HeaderMap, limits: UpstreamLimits) -> Result<(), R
     let fields = headers.len();
     if fields > limits.max_headers {
         return Err(too_large(format!(
-            "the upstream's answer has {fields} header fields, {} at most are taken; see --upstream-max-headers",
+            "the upstream's answer has {fields} header fields; at most {} are accepted; see --upstream-max-headers",
             limits.max_headers
         )));
     }
@@ -48,7 +48,7 @@ pub(super) fn check(headers: &HeaderMap, limits: UpstreamLimits) -> Result<(), R
     let bytes: usize = headers.iter().map(size).sum();
     if bytes > limits.max_headers_size {
         return Err(too_large(format!(
-            "the upstream's answer has header fields of {bytes} bytes, {} at most are taken; see \
+            "the header fields of the upstream's answer have {bytes} bytes; at most {} are accepted; see \
              --upstream-max-headers-size",
             limits.max_headers_size
         )));

@@ -13,7 +13,8 @@ pub(super) enum Denial {
     #[error("the annotation {name:?} is unknown; known are {known}")]
     UnknownAnnotation { name: String, known: String },
     #[error(
-        "the pod has the annotation {0} and no aerostack.dev/inject: \"true\" adds the sidecar, \"false\" starts the pod without it"
+        "the pod has the annotation {0} but not aerostack.dev/inject; set aerostack.dev/inject to \"true\" to add the sidecar, or to \
+         \"false\" to start the pod without it"
     )]
     NotAsked(String),
     #[error(

@@ -60,7 +60,8 @@ pub struct WebhookSettings {
     /// Image of the sidecars
     #[arg(long, value_name = "IMAGE")]
     pub image: Option<String>,
-    /// First part of the images that pods may choose by the annotation aerostack.dev/image; without it such a pod is denied
+    /// Prefix of the images that pods may choose by the annotation aerostack.dev/image; without this setting, a pod that
+    /// chooses another image than --image is denied
     #[arg(long, value_delimiter = ';', value_name = "PREFIX")]
     pub allow_image: Vec<String>,
     /// The vault of the sidecars: HOST:PORT
@@ -82,7 +83,7 @@ pub struct WebhookSettings {
     /// Address of /metrics, /livez, /readyz and /startupz of the sidecars (plain HTTP); [::]:9052 in a cluster with IPv6
     #[arg(long, default_value = "0.0.0.0:9052", value_name = "ADDRESS")]
     pub sidecar_metrics_listen: String,
-    /// When a pod with a sidecar is ready: while the sidecar can use its vault (vault), or while the sidecar runs (live)
+    /// Condition for the readiness of a pod with a sidecar: the sidecar can use its vault (vault), or the sidecar runs (live)
     #[arg(long, default_value = "vault", value_enum, value_name = "STATE")]
     pub sidecar_readiness: SidecarReadiness,
     /// A namespace whose pods get no sidecar: a pod there that asks for one is denied
@@ -100,11 +101,11 @@ pub struct WebhookSettings {
     /// Private key of the certificate of --tls-cert, PEM
     #[arg(long, value_name = "FILE")]
     pub tls_key: Option<PathBuf>,
-    /// Instead of --tls-cert: issue the certificate by an authority of the webhook's own, which is kept in this Secret and renews
-    /// itself
+    /// Instead of --tls-cert: the webhook issues its certificate by an authority of its own, which it keeps in this Secret and
+    /// renews
     #[arg(long, value_name = "NAMESPACE/NAME")]
     pub self_signed_secret: Option<String>,
-    /// With --self-signed-secret: the MutatingWebhookConfiguration whose caBundle is kept up to date
+    /// With --self-signed-secret: the MutatingWebhookConfiguration whose caBundle the webhook keeps up to date
     #[arg(long, value_name = "NAME")]
     pub webhook_configuration: Option<String>,
     /// With --self-signed-secret: the Service of the webhook, in the Secret's namespace

@@ -258,7 +258,7 @@ async fn an_answer_that_does_not_match_its_request_is_never_used() {
         ("no status", || {
             vec![ok("A"), DecryptedSecret { status: 0, ..ok("B") }]
         }),
-        ("a status that is none", || {
+        ("an unknown status", || {
             vec![
                 ok("A"),
                 DecryptedSecret {
@@ -276,7 +276,7 @@ async fn an_answer_that_does_not_match_its_request_is_never_used() {
                 },
             ]
         }),
-        ("an origin that is none", || {
+        ("an invalid origin", || {
             vec![
                 ok("A"),
                 DecryptedSecret {
@@ -313,7 +313,7 @@ async fn an_answer_that_does_not_match_its_request_is_never_used() {
         }])
     });
     scene
-        .refuses("s", (502, "VAULT_ANSWER_INVALID"), "an answer that is none")
+        .refuses("s", (502, "VAULT_ANSWER_INVALID"), "an answer without an outcome")
         .await;
     let elsewhere = || vec!["https://elsewhere.example".to_owned()];
     served.fake.set(move |call| {

@@ -68,7 +68,7 @@ impl BackupInfo {
 
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
-    #[error("this is no backup of a vault")]
+    #[error("the file is not a backup of a vault")]
     NotABackup,
     #[error("the backup has format {0}, which this release does not know")]
     Unsupported(u8),

@@ -16,7 +16,7 @@ use proto::Uid;
 
 /// Error of a root key whose bytes are all the same, as in a file that was allocated but never filled.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("a root key whose bytes are all the same is no key")]
+#[error("a root key must not have 32 equal bytes")]
 pub struct WeakKey;
 
 /// The key that wraps a store's store keys and the keys of the store's backups.

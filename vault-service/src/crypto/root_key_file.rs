@@ -68,7 +68,7 @@ pub enum KeyFileProblem {
     /// The key consists of printable characters, such as a passphrase or 32 hexadecimal digits.
     #[error("the key is 32 characters of text, not 32 random bytes (openssl rand -base64 32)")]
     Text,
-    #[error("all its bytes are the same, which is no key (openssl rand -base64 32)")]
+    #[error("all its bytes are the same, so it is not a key (openssl rand -base64 32)")]
     Weak,
     #[error(transparent)]
     Passphrase(#[from] PassphraseLength),

@@ -75,10 +75,10 @@ pub enum KmsError {
     #[error("the KMS plugin on {} does not answer", .0.display())]
     Unreachable(PathBuf, #[source] tonic::transport::Error),
     /// The plugin answered with an error, or not in time.
-    #[error("the KMS plugin did not do what it was asked ({code:?}: {message})")]
+    #[error("the KMS plugin refused the request, or did not answer in time ({code:?}: {message})")]
     Refused { code: Code, message: String },
     /// The plugin reports that it is not healthy.
-    #[error("the KMS plugin says of itself: {0}")]
+    #[error("the KMS plugin reports that it is not healthy: {0}")]
     Unhealthy(String),
     /// The plugin has another version of the API.
     #[error("the KMS plugin has the API {0:?}, not v2")]

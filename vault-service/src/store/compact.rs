@@ -55,7 +55,7 @@ pub enum CompactError {
     #[error(transparent)]
     Keys(#[from] KeyFileError),
     /// An exclusive writer was stopped, and has to finish or to undo its work first.
-    #[error("the store was left by half by a restore: start the vault once, and compact it then")]
+    #[error("a restore of the store did not finish: start the vault once, and compact the store then")]
     ExclusiveWriter,
     #[error("the copy differs from the store: its disk, or its memory, is not to be trusted")]
     Differs,

@@ -95,15 +95,15 @@ pub enum StoreOpenError {
     DamagedMarker(PathBuf),
     /// The directory has files that are not part of the store, such as those of a newer copy of it.
     #[error(
-        "the directory {} holds what does not belong to the store: {}; a copy of the store may have been put over another \
-         one: move these out of the directory and start again",
+        "the directory {} has files that do not belong to the store: {}; a copy of the store may have been put over another \
+         one: move these files out of the directory and start again",
         dir.display(), names.join(", ")
     )]
     UnknownFiles { dir: PathBuf, names: Vec<String> },
     #[error("the store in {} has format {found}, which this release does not know: use the release that wrote it", dir.display())]
     UnknownFormat { dir: PathBuf, found: u8 },
     /// The store's data is not the data that was acknowledged.
-    #[error("the store in {} is not what it was: {found}: {}", dir.display(), advice!())]
+    #[error("the store in {} does not have the acknowledged data: {found}: {}", dir.display(), advice!())]
     Mismatch { dir: PathBuf, found: Mismatch },
     /// The system's clock is before 1970, which makes sled panic.
     #[error("the system's clock is before 1970: set it, and start again")]
@@ -152,10 +152,10 @@ pub enum Mismatch {
     #[error("its data is gone")]
     NoData,
     /// The store has entries, although its marker says that no write was ever acknowledged.
-    #[error("its marker says that it was never used, and it was")]
+    #[error("its marker says that it was never used, but it has entries")]
     Used,
     /// The store has no checkpoint entry.
-    #[error("it opens without the entry that describes it")]
+    #[error("its checkpoint entry is missing")]
     NoCheckpoint,
     #[error("its marker is of another store")]
     AnotherStore,
@@ -182,7 +182,7 @@ pub enum CommitError {
     #[error("a counter is out of range")]
     Counter,
     /// Another exclusive writer has the store: see [`EXCLUSIVE_WRITER`](super::EXCLUSIVE_WRITER).
-    #[error("the store is held by another")]
+    #[error("another operation, such as a restore, has the store")]
     ExclusiveWriter,
     /// The batch, or one of its entries, exceeds the store's size limit.
     #[error("the batch is too large")]
@@ -217,7 +217,7 @@ pub enum ExportError {
     #[error("the store changes faster than the export is read")]
     Outpaced,
     /// An exclusive writer may have filled the store only in part.
-    #[error("the store is held by another")]
+    #[error("another operation, such as a restore, has the store")]
     ExclusiveWriter,
     #[error("an entry cannot be read")]
     Unreadable(#[from] Fault),

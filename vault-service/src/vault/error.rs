@@ -39,8 +39,8 @@ pub enum OpenError {
     #[error("the store's keys could not be read")]
     Keys(#[source] VaultError),
     #[error(
-        "this store needs the root key {needed}, which wraps the keys of {workspaces} workspaces; given were {given}: \
-         give it that key too"
+        "this store needs the root key {needed}, which wraps the keys of {workspaces} workspaces; the settings give only {given}: \
+         add the needed key to them"
     )]
     OtherRootKey {
         /// Ids of the root keys that the providers have.
@@ -48,7 +48,7 @@ pub enum OpenError {
         needed: String,
         workspaces: u64,
     },
-    #[error("the root key could not be taken")]
+    #[error("the root key could not be loaded")]
     RootKey(#[from] UnlockError),
     #[error("the store's own description is damaged; restore a backup")]
     Corrupt(#[from] prost::DecodeError),
@@ -78,14 +78,14 @@ pub enum VaultError {
     WorkspaceExists(WorkspaceName),
     #[error("workspace {0} holds secrets; delete them first, or use force")]
     WorkspaceNotEmpty(WorkspaceName),
-    #[error("workspace {0} was deleted and made anew: its uid is not the one given")]
+    #[error("workspace {0} was deleted and created again: its uid is not the given one")]
     WorkspaceReplaced(WorkspaceName),
-    #[error("the revision given is not the current one; read it again and decide anew")]
+    #[error("the revision given is not the current one; read it again and decide again")]
     RevisionMismatch,
     #[error("workspace {0} has no secret {1}")]
     NoSecret(WorkspaceName, SecretName),
     #[error(
-        "the current version is {current} and not {expected} (0: there is none); read it again and decide anew"
+        "the current version is {current} and not {expected} (0: there is none); read it again and decide again"
     )]
     VersionMismatch {
         /// Current version; 0 when the secret does not exist.
@@ -99,23 +99,23 @@ pub enum VaultError {
         version: u64,
     },
     #[error(
-        "this request_id was given to another request, or before the workspace's key was rotated; look what became of \
-         it, and use a new one"
+        "this request_id was used for another request, or before the workspace's key was rotated; check the secret's versions, \
+         and use a new request_id"
     )]
     RequestIdReused,
     /// The expiry of the new version has passed.
-    #[error("it would have expired already; give it an expiry in the future")]
+    #[error("the value would have expired already; give it an expiry in the future")]
     AlreadyExpired,
     /// The restored value could be sent to origins that a later version excludes.
     #[error(
-        "the version to restore and the versions since have no upstream origins in common; put the value anew, or have \
+        "the version to restore and all later versions have no upstream origins in common; put the value again, or have \
          an administrator restore it with allow_wider_origins"
     )]
     RestoreWidensOrigins,
     /// The restored value would expire later than it did, or than a later version does.
     #[error(
-        "a restored version expires no later than it did and than every version since, and one of these times is over or \
-         is earlier than asked for; put the value anew, or have an administrator restore it with allow_later_expiry"
+        "the restored value would have to expire at the earliest of its own expiry and those of all later versions, which has \
+         passed or is earlier than asked for; put the value again, or have an administrator restore it with allow_later_expiry"
     )]
     RestoreExtendsExpiry,
     #[error(
@@ -123,14 +123,14 @@ pub enum VaultError {
     )]
     PlanLimit { workspace: WorkspaceName, limit: u64 },
     #[error(
-        "the values asked for are together larger than {} bytes; ask for fewer at once",
+        "the requested values are together larger than {} bytes; request fewer at once",
         super::MAX_ANSWER
     )]
     AnswerTooLarge,
-    #[error("too much of what this identity asked for is under way; try again, with fewer calls at once")]
+    #[error("too many calls of this identity are in progress; try again, with fewer calls at once")]
     QuotaExceeded,
     /// A write was attempted several times, and every attempt conflicted with another write.
-    #[error("other writes of the same thing came between; try again")]
+    #[error("other calls changed the same data at the same time; try again")]
     Conflict,
     /// Stored bytes do not decode or do not authenticate. The message does not tell which.
     #[error("a stored record is damaged")]
@@ -180,23 +180,23 @@ pub enum VaultError {
     Stopped,
     /// The store failed while it wrote the change.
     #[error(
-        "the vault's storage failed while it wrote this: a restart of the vault settles whether it was done, and until \
-         then the vault serves what was there before"
+        "the vault's storage failed while it wrote the change: a restart of the vault decides whether the change is made, and \
+         until then the vault serves the data from before"
     )]
     OutcomeUnknown(#[source] store::CommitError),
     /// The disk was full while the store wrote the change.
     #[error(
-        "the vault's disk was full while it wrote this: make room and restart the vault, which settles whether it was \
-         done; until then the vault serves what was there before"
+        "the vault's disk was full while it wrote the change: make room and restart the vault, which decides whether the change \
+         is made; until then the vault serves the data from before"
     )]
     FullOutcomeUnknown(#[source] store::CommitError),
     /// The store failed in an earlier write.
     #[error(
-        "the vault's storage failed; nothing was changed, and nothing can be until the vault is restarted"
+        "the vault's storage failed; nothing was changed, and the vault accepts no changes until it is restarted"
     )]
     StorageFailed(#[source] store::CommitError),
     /// The store refused the change, or was closed.
-    #[error("the vault's storage did not take the change")]
+    #[error("the vault's storage refused the change, or is closed; nothing was changed")]
     Storage(#[source] store::CommitError),
     #[error("the vault's storage cannot be read")]
     Read(#[from] store::Fault),

@@ -25,7 +25,10 @@ impl Writer {
                 Ok(NextErasure::Begun) => continue,
                 Ok(NextErasure::In(pause)) => pause,
                 Err(error) => {
-                    tracing::warn!(%error, "the rotations of keys do not go on; they are tried again");
+                    tracing::warn!(
+                        %error,
+                        "the rotation of keys, or the erasure of deleted data, stopped; the vault tries it again"
+                    );
                     RETRY
                 }
             };

@@ -15,13 +15,13 @@ pub enum LabelsError {
     #[error("at most {MAX_LABELS} may be given")]
     TooMany,
     #[error(
-        "{0:?} is no key: it is 1 to {MAX_NAME} letters, digits, `-`, `_` and `.`, a letter or digit at both ends, and \
-         may have a DNS name and a `/` before it"
+        "the label {0:?} is not valid: its name has 1 to {MAX_NAME} letters, digits, `-`, `_` and `.`, begins and ends with a \
+         letter or digit, and may follow a DNS name and a `/`"
     )]
     Key(String),
     #[error(
-        "the value of {0:?} is none: it is empty, or 1 to {MAX_NAME} letters, digits, `-`, `_` and `.`, a letter or digit \
-         at both ends"
+        "the value of the label {0:?} is not valid: a value is empty, or has 1 to {MAX_NAME} letters, digits, `-`, `_` and \
+         `.`, and begins and ends with a letter or digit"
     )]
     Value(String),
 }

@@ -147,7 +147,10 @@ impl Writer {
         let writer = self.clone();
         tokio::spawn(async move {
             if let Err(error) = writer.sweep_all().await {
-                tracing::warn!(%error, "deleted workspaces were not swept; the next start goes on with them");
+                tracing::warn!(
+                    %error,
+                    "the data of deleted workspaces could not be removed; the vault tries it again at its next start"
+                );
             }
         });
     }
@@ -168,7 +171,7 @@ impl Writer {
     /// Writes the use counters, makes everything durable, and closes the store.
     pub async fn close(self) -> Result<(), store::CommitError> {
         if let Err(error) = self.flush_uses().await {
-            tracing::warn!(%error, "the last uses of secrets were not written");
+            tracing::warn!(%error, "the last uses of secrets could not be written to the store");
         }
         self.store.close().await
     }
@@ -183,12 +186,12 @@ impl Writer {
                 () = stop.cancelled() => return,
             }
             if let Err(error) = self.flush_uses().await {
-                tracing::warn!(%error, "uses of secrets were not written; the next flush tries again");
+                tracing::warn!(%error, "the uses of secrets could not be written to the store; the vault tries it again");
             }
             if tick == 0
                 && let Err(error) = self.sweep_requests().await
             {
-                tracing::warn!(%error, "old requests were not swept; the next sweep tries again");
+                tracing::warn!(%error, "expired request ids could not be removed; the vault tries it again");
             }
         }
     }

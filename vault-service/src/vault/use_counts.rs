@@ -124,7 +124,10 @@ impl UseCounters {
     pub(super) async fn flush(&self, store: &Store) -> Result<(), VaultError> {
         let uncounted = self.uncounted.swap(0, Ordering::Relaxed);
         if uncounted > 0 {
-            tracing::warn!(uncounted, "more secrets were decrypted than are counted at once");
+            tracing::warn!(
+                uncounted,
+                "some uses of secrets were not counted, because too many secrets were used since the last write"
+            );
         }
         for shard in &self.shards {
             let _flushing = self.flush_lock.write().await;

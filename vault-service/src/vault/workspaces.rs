@@ -185,7 +185,10 @@ impl Writer {
         let writer = self.clone();
         tokio::spawn(async move {
             if let Err(error) = writer.sweep(uid).await {
-                tracing::warn!(%error, "a deleted workspace was not swept; the next start goes on with it");
+                tracing::warn!(
+                    %error,
+                    "the data of a deleted workspace could not be removed; the vault tries it again at its next start"
+                );
             }
         });
         Ok(())

@@ -43,7 +43,7 @@ impl X509Context {
         let mut bundles = BTreeMap::new();
         let own = trust_domain(&spiffe_id).ok_or("the SPIFFE ID has no trust domain")?;
         for (id, der) in federated_bundles {
-            let domain = trust_domain(&id).ok_or_else(|| format!("{id:?} is no trust domain"))?;
+            let domain = trust_domain(&id).ok_or_else(|| format!("{id:?} is not a trust domain"))?;
             bundles.insert(domain.to_owned(), certificates(&der)?);
         }
         bundles.insert(own.to_owned(), certificates(&bundle)?);

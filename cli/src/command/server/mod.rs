@@ -32,7 +32,7 @@ Examples:\n\
 pub enum ServerCommand {
     /// Add a server: an upstream, and the secrets that it gets
     Add(AddServerArgs),
-    /// Change a server: what no flag names stays as it is
+    /// Change a server; settings without a flag stay unchanged
     Update(UpdateServerArgs),
     /// List the servers of a workspace, or of all
     List(ListServersArgs),

@@ -31,7 +31,7 @@ pub enum AuthType {
 /// The parts of a response in which the injector looks for the values that it put into the request.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum Scrub {
-    /// No part, except values in the URL, which are masked in headers
+    /// Nothing, except that values in the server's URL are masked in headers
     Off,
     /// The headers and the trailers
     Headers,

@@ -25,7 +25,7 @@ pub(super) enum ScrapeError {
     Timeout,
     #[error("it answered {0}")]
     Status(StatusCode),
-    #[error("its answer was interrupted, or is no text")]
+    #[error("its answer was interrupted, or is not text")]
     Unreadable,
     #[error("its metrics have more than {} MiB", MAX_PAGE / 1024 / 1024)]
     TooLarge,

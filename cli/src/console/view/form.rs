@@ -137,7 +137,7 @@ fn console_hint(reason: Reason) -> Option<&'static str> {
         Reason::WorkspaceReplaced => {
             "the server belongs to an older workspace of this name: delete the server and add it again"
         }
-        Reason::VersionMismatch => "open the secret again and decide anew",
+        Reason::VersionMismatch => "open the secret again and decide again",
         Reason::PlanLimitReached => {
             "choose a larger plan in the settings of the workspace, or delete a secret"
         }

@@ -31,7 +31,7 @@ pub(crate) struct ImportEntry {
 /// The reason for which an entry has no value that can be put. The message never quotes the entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ValueFault {
-    #[error("the value is no text: write numbers, `true`, `false` and `null` in quotes")]
+    #[error("the value is not text: write numbers, `true`, `false` and `null` in quotes")]
     NotText,
     #[error("the value is a list or an object, and not a text")]
     Nested,

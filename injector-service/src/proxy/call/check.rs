@@ -44,7 +44,7 @@ fn check_size(parts: &Parts, limits: &Limits) -> Result<(), Refusal> {
         return Err(Refusal::new(
             Reason::UriTooLong,
             format!(
-                "the target has {target} bytes, {} at most are taken",
+                "the target has {target} bytes; at most {} bytes are accepted",
                 limits.max_uri_size
             ),
         ));
@@ -59,7 +59,7 @@ fn check_size(parts: &Parts, limits: &Limits) -> Result<(), Refusal> {
         return Err(Refusal::new(
             Reason::HeadersTooLarge,
             format!(
-                "the request has {fields} header fields of {bytes} bytes, {} of {} at most are taken",
+                "the request has {fields} header fields with {bytes} bytes; at most {} fields and {} bytes are accepted",
                 limits.max_headers, limits.max_headers_size
             ),
         ));
@@ -92,7 +92,7 @@ fn check_expectation(headers: &HeaderMap) -> Result<(), Refusal> {
     }
     Err(Refusal::new(
         Reason::ExpectationFailed,
-        "the only expectation that is met is 100-continue",
+        "Expect may only be 100-continue",
     ))
 }
 

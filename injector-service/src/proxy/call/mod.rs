@@ -72,7 +72,7 @@ impl Proxy {
             Ok(response) => (response, context.deadline),
             Err(refusal) => {
                 record.log_refused(&refusal, &self.metrics);
-                // No deadline, because the program must hear of a refusal after its deadline, too.
+                // A refusal has no deadline, because the program must also receive a refusal that is made after the deadline.
                 (local_reply::refusal(&refusal, dialect, &record.call_id), None)
             }
         };

@@ -45,7 +45,7 @@ impl RoutedRequest {
             RequestSender::Caller(caller) => caller,
             RequestSender::OfStatusRequest => {
                 browser::page_origin(&parts.headers, &host, &[])?;
-                // Not a call, so neither the log nor the counters get a record of it.
+                // A status request is not a call, so neither the log nor the counters get a record of it.
                 return Ok(Routing::AnsweredHere(local_reply::status()));
             }
         };
@@ -63,7 +63,7 @@ impl RoutedRequest {
         let allowed_origins = target
             .as_ref()
             .map_or(&[][..], |target| &target.entry.server.spec.allowed_origins);
-        // Before the missing server is reported, because a web page must not learn which servers exist.
+        // This check comes before a missing server is reported, because a web page must not learn which servers exist.
         record.page = browser::page_origin(&parts.headers, &host, allowed_origins)?;
         let target = target?;
         record.set_server(&target.entry);

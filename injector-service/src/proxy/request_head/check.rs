@@ -44,7 +44,7 @@ pub(super) fn check(head: &[u8], fields: usize) -> Result<CheckedHead, Refusal> 
         return Err(Refusal::new(Reason::UriTooLong, message));
     }
     if Uri::try_from(target).is_err() {
-        return Err(malformed("its target is no URI"));
+        return Err(malformed("its target is not a URI"));
     }
     if request.headers.iter().any(|field| field.name.len() > MAX_NAME) {
         let message = "a header field has a longer name than any setting allows";
@@ -113,7 +113,7 @@ fn not_http(error: httparse::Error) -> Refusal {
 pub(super) fn malformed(what: impl std::fmt::Display) -> Refusal {
     Refusal::new(
         Reason::RequestMalformed,
-        format!("this is no request of HTTP/1.1: {what}; nothing was sent"),
+        format!("the request is not valid HTTP/1.1: {what}; it was not forwarded"),
     )
 }
 

@@ -212,7 +212,7 @@ async fn copy_masked(
 
 enum Read {
     Bytes(usize),
-    /// Nothing came for a while, and these bytes were held.
+    /// Bytes that were held back, and are released because no more bytes came for a while.
     Released(Bytes),
     End,
 }

@@ -317,9 +317,7 @@ async fn an_empty_or_foreign_store_with_the_marker_is_refused() {
     });
     let refused = Store::open(&empty, CACHE).err().unwrap();
     assert!(
-        refused
-            .to_string()
-            .contains("without the entry that describes it"),
+        refused.to_string().contains("its checkpoint entry is missing"),
         "{refused}"
     );
 }

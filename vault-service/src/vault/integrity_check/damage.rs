@@ -24,10 +24,10 @@ pub enum DamageKind {
     #[error("its key does not open: all its secrets are lost")]
     Key,
     /// A retired KEK of a workspace cannot be unwrapped.
-    #[error("a key of it that is being rotated does not open: what is still under it is lost")]
+    #[error("a retired key of it does not open: the secrets that still need this key are lost")]
     RetiredKey,
     /// A KEK of a workspace may be sound, and the file `keys` does not have its store key.
-    #[error("a key of it needs a store key that the file `keys` does not hold")]
+    #[error("a key of it needs a store key that the file `keys` does not have")]
     StoreKeyMissing,
     /// Only an older state of a workspace can be read.
     #[error("its settings and keys are older than acknowledged")]
@@ -44,22 +44,24 @@ pub enum DamageKind {
     #[error("its value is of version {0}")]
     AnotherVersion(u64),
     /// The value is sound, and its metadata is lost.
-    #[error("its metadata is lost, its value is not")]
+    #[error("its metadata is lost, and its value is intact")]
     Undescribed,
     #[error("its workspace is lost")]
     NoWorkspace,
     /// The current version is lost, and this older one is sound.
-    #[error("it is older than acknowledged: version {0} is lost, and this is the newest that is not")]
+    #[error(
+        "it is older than acknowledged: version {0} is lost, and this is the newest version that is intact"
+    )]
     Older(u64),
     #[error("it may be older than acknowledged, or deleted: changes made after it cannot be read")]
     MaybeOlder,
     /// The log contradicts itself, or the stored count of secrets is lower than the number of secrets in the log.
-    #[error("it may have been deleted: the change that would tell cannot be read")]
+    #[error("it may have been deleted: the part of the log that would show this cannot be read")]
     MaybeDeleted,
     #[error("its use count is lost")]
     UseCounters,
     /// A part of the remembered requests does not decode.
-    #[error("answers to requests are lost: a retry of such a request is done again")]
+    #[error("remembered requests are lost: a retry of such a request makes the change again")]
     Request,
     #[error("the state of the rotation of its key is lost: the rotation begins anew")]
     Rotation,
@@ -67,10 +69,10 @@ pub enum DamageKind {
     #[error("it is deleted, and its last version number is lost")]
     LastVersion,
     /// The stored count is higher than the number of secrets that were found.
-    #[error("{0} more secrets were in it, whose names cannot be read")]
+    #[error("it had {0} more secrets, whose names cannot be read")]
     Nameless(u64),
     /// The stored count is lower than the number of secrets that were found.
-    #[error("its secrets are miscounted")]
+    #[error("its stored number of secrets is wrong")]
     Miscounted,
 }
 

@@ -228,10 +228,10 @@ async fn each_damaged_item_is_named_and_the_others_are_salvaged() {
     let expected = [
         "a/GONE: it is deleted, and its last version number is lost",
         "a/ONE version 1: its value does not authenticate",
-        "a/THREE version 1: its metadata is lost, its value is not",
+        "a/THREE version 1: its metadata is lost, and its value is intact",
         "a/TWO version 1: its value cannot be read",
-        "b/ONE version 1: its metadata is lost, its value is not",
-        "b: its secrets are miscounted",
+        "b/ONE version 1: its metadata is lost, and its value is intact",
+        "b: its stored number of secrets is wrong",
     ];
     assert_eq!(lines, expected);
     assert_eq!((report.workspaces, report.secrets, report.damaged()), (2, 4, 6));
@@ -351,7 +351,7 @@ async fn a_secret_whose_deletion_is_partly_lost_stays_deleted_and_a_doubtful_one
     open.commit(Batch::new().delete(record)).await.unwrap();
     open.close().await.unwrap();
     let (lines, _, to) = repaired(&store, store.open_check()).await;
-    let doubtful = "a/TWO: it may have been deleted: the change that would tell cannot be read";
+    let doubtful = "a/TWO: it may have been deleted: the part of the log that would show this cannot be read";
     assert!(lines.contains(&doubtful.to_owned()), "{lines:?}");
     assert_eq!(decrypted(&to, "a").await, ["THREE"]);
     with_vault(&to, files(&[1]), async |writer, _| {
@@ -420,7 +420,7 @@ async fn a_lost_current_version_is_replaced_by_the_newest_older_version() {
         .await;
     let (lines, report, to) = repaired(&store, store.open_check()).await;
     let expected = [
-        "a/ONE version 2: it is older than acknowledged: version 3 is lost, and this is the newest that is not",
+        "a/ONE version 2: it is older than acknowledged: version 3 is lost, and this is the newest version that is intact",
         "a/TWO version 1: its value does not authenticate",
     ];
     assert_eq!(lines, expected);

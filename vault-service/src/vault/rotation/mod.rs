@@ -9,9 +9,10 @@
 //!
 //! # When the old KEK of a workspace is destroyed
 //! The old KEK is destroyed after a pass over all records that found none under it, and that began when nothing could bring
-//! one back. A concurrent write could: it may have read a record under the old KEK before the record was rewrapped, to keep it
-//! as an older version. But a write holds only if the workspace is what the write read. So when a pass finds no record under
-//! the old KEK, the rotation changes the workspace (`last_pass`), which fails such writes, and only the next pass counts.
+//! one back. A concurrent write could bring one back: the write may have read a record under the old KEK before the record
+//! was rewrapped, to keep it as an older version. But a write is committed only if the workspace is what the write read. So
+//! when a pass finds no record under the old KEK, the rotation changes the workspace (`last_pass`), which fails such writes,
+//! and only the next pass counts.
 
 mod records;
 mod step;
@@ -82,7 +83,7 @@ impl Writer {
             while let Some(entry) = self.rotation_after(after.take()).await? {
                 let rotation: Rotation = stored::decode(&entry.value)?;
                 let step = self.step(&entry.key, metrics).await.unwrap_or_else(|error| {
-                    tracing::warn!(%error, workspace = rotation.workspace, "a rotation does not go on");
+                    tracing::warn!(%error, workspace = rotation.workspace, "a rotation stopped; the vault tries it again");
                     StepOutcome::Wait
                 });
                 if step == StepOutcome::Finished {

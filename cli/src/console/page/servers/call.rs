@@ -91,7 +91,7 @@ fn request(of: &OfServer, form: &CallForm) -> Result<ProgramCall, FormError> {
         Ok(_) => Ok(call),
         Err(_) => Err(FormError::at(
             "path",
-            "this is no path: write white space and other special characters percent-encoded, such as `%20`",
+            "this is not a path: write white space and other special characters percent-encoded, such as `%20`",
         )),
     }
 }
