@@ -65,7 +65,8 @@ impl ParameterName {
 pub(crate) fn without_names<'t>(text: &'t [u8], owned: &[ParameterName]) -> impl Iterator<Item = &'t [u8]> {
     let mut is_first = true;
     fields(text).filter_map(move |DelimitedField { separator, field }| {
-        if owned.iter().any(|name| name.compares_equal(&field_name(field))) {
+        let name = field_name(field);
+        if owned.iter().any(|owned| owned.compares_equal(&name)) {
             return None;
         }
         let kept = if is_first { field } else { separator };
@@ -132,6 +133,7 @@ fn hex_pair(high: u8, low: u8) -> Option<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::work_growth::{assert_linear, repeated};
 
     fn matches(owned: &str, sent: &str) -> bool {
         ParameterName::plain(owned).compares_equal(&ParameterName::encoded(sent.as_bytes()))
@@ -203,6 +205,20 @@ mod tests {
             ("a=1&&token=x&&b=2", "a=1&&&b=2"),
         ] {
             assert_eq!(remaining(text, &["token", "key"]), left, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_work_for_a_query_grows_with_its_length_only() {
+        let owned: Vec<_> = ["token", "a[b]", "api key"].map(ParameterName::plain).into();
+        for again in [
+            "=", "&", "a&", ";=", "[", "]", "[&", "%5B", ".", "%", "%u", "%u00", "\u{307}", "\u{212a}",
+        ] {
+            assert_linear(
+                again,
+                |length| repeated("a", again, length),
+                |query| without_names(query, &owned).map(<[u8]>::len).sum::<usize>(),
+            );
         }
     }
 

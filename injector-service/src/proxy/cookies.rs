@@ -14,16 +14,15 @@
 //! every cookie of the program that a server may read as one of its own, and every cookie of that name that the server
 //! sets: the program has no use for such a cookie, and the cookie may be a fresh credential.
 
+mod own_cookies;
+
 use http::{HeaderMap, HeaderValue, Uri, header};
 use proto::{ServerName, WorkspaceName};
 use url::Url;
 
 use super::target::CallTarget;
-use crate::{
-    inject::parameter_name::ParameterName,
-    placement::{Injection, Placement},
-    registry::server::{Server, UpstreamUrl},
-};
+use crate::registry::server::{Server, UpstreamUrl};
+use own_cookies::OwnCookies;
 
 /// The byte that begins a mark. Few names of cookies contain this byte otherwise.
 const MARK: u8 = b'~';
@@ -69,7 +68,7 @@ pub(super) fn filter_request(headers: &mut HeaderMap, server: &Server) {
 fn filter(headers: &mut HeaderMap, mark: &[u8], own_cookies: &OwnCookies) {
     let fields: Vec<_> = headers.get_all(header::COOKIE).iter().collect();
     let marked = fields.iter().any(|field| field.as_bytes().contains(&MARK));
-    let passes_whole = !marked && own_cookies.0.is_empty();
+    let passes_whole = !marked && own_cookies.is_empty();
     if fields.len() < 2 && passes_whole {
         return;
     }
@@ -97,54 +96,6 @@ fn filter(headers: &mut HeaderMap, mark: &[u8], own_cookies: &OwnCookies) {
         joined.set_sensitive(sensitive);
         headers.insert(header::COOKIE, joined);
     }
-}
-
-/// The names of the cookies that the injector puts into the requests of a server.
-struct OwnCookies(Vec<ParameterName>);
-
-impl OwnCookies {
-    fn of(injections: &[Injection]) -> Self {
-        let names = injections
-            .iter()
-            .filter_map(|injection| match &injection.placement {
-                Placement::Cookie { name, value: _ } => Some(ParameterName::plain(name)),
-                Placement::Header { .. }
-                | Placement::Basic { .. }
-                | Placement::Query { .. }
-                | Placement::Path { .. }
-                | Placement::Json { .. }
-                | Placement::Form { .. }
-                | Placement::Protobuf { .. } => None,
-            });
-        Self(names.collect())
-    }
-
-    /// Returns true when a server may read one of these cookies in `pair`. Most servers end a cookie at a `;` only, but
-    /// some end it at a space or a comma too, so a name counts wherever it may stand before a `=`.
-    fn are_in(&self, pair: &[u8]) -> bool {
-        let ends = pair.iter().enumerate().filter(|(_, byte)| **byte == b'=');
-        let names = ends.filter_map(|(end, _)| pair.get(..end)).map(last_word);
-        self.include(whole_name(pair)) || names.into_iter().any(|name| self.include(name))
-    }
-
-    fn include(&self, name: &[u8]) -> bool {
-        let name = ParameterName::encoded(name);
-        self.0.iter().any(|own| own.compares_equal(&name))
-    }
-}
-
-/// Returns the name of a cookie. Some servers ignore a `=` at its beginning.
-fn whole_name(pair: &[u8]) -> &[u8] {
-    let start = pair.iter().position(|byte| !matches!(byte, b'=' | b' ' | b'\t'));
-    let pair = pair.get(start.unwrap_or_default()..).unwrap_or_default();
-    split(pair, b'=').0.trim_ascii()
-}
-
-/// Returns the last word of the text before a `=`. Spaces may separate the word from the `=`.
-fn last_word(text: &[u8]) -> &[u8] {
-    let text = text.trim_ascii_end();
-    let is_separator = |byte: &u8| matches!(byte, b' ' | b'\t' | b',' | b'"');
-    text.rsplit(is_separator).next().unwrap_or_default()
 }
 
 /// Returns a cookie under the name that its server set, or None for a cookie of another server.
@@ -184,7 +135,7 @@ pub(super) fn confine_response(headers: &mut HeaderMap, server: &Server, scope: 
     let own_cookies = OwnCookies::of(&server.spec.injections);
     for cookie in cookies {
         let (pair, _attributes) = split(cookie.as_bytes(), b';');
-        if own_cookies.include(whole_name(pair)) {
+        if own_cookies.are_named_by(pair) {
             continue;
         }
         let confined = confine(cookie.as_bytes(), &mark, scope);
@@ -251,6 +202,7 @@ fn default_path(request: &Uri) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::work_growth::{assert_linear, repeated};
 
     const OWN: &[u8] = b"~s.w";
 
@@ -328,8 +280,8 @@ mod tests {
         for field in fields {
             headers.append(header::COOKIE, HeaderValue::from_bytes(field).unwrap());
         }
-        let own_cookies = own_cookies.iter().map(|name| ParameterName::plain(name));
-        filter(&mut headers, OWN, &OwnCookies(own_cookies.collect()));
+        let own_cookies = own_cookies.iter().copied().collect();
+        filter(&mut headers, OWN, &own_cookies);
         let mut left = headers.get_all(header::COOKIE).iter();
         let only = left.next().map(|field| field.as_bytes().to_vec());
         assert!(left.next().is_none());
@@ -371,6 +323,24 @@ mod tests {
             let left = sent_with(&[field.as_bytes()], &["session"]);
             let left = left.map(|left| String::from_utf8(left).unwrap());
             assert!(matches!(left.as_deref(), None | Some("=")), "{field}: {left:?}");
+        }
+    }
+
+    #[test]
+    fn the_work_for_cookies_grows_with_their_length_only() {
+        let own_cookies = ["session", "my_id"];
+        for again in [
+            "=", "a=", " =", "a =", ",", ";", ";=", ";a~s.w=", "%3D", "\"", "\u{a0}", "\u{a0}=", "[", "[=",
+            "session ", "session", "~", "~s.w",
+        ] {
+            let cookies = |length| repeated("~", again, length);
+            assert_linear(again, cookies, |field| sent_with(&[field], &own_cookies));
+            assert_linear(again, cookies, |field| sent(&[field]));
+            assert_linear(again, cookies, |field| {
+                let cookie = [b"a~s.w; ", field].concat();
+                let is_own = OwnCookies::from_iter(own_cookies).are_named_by(field);
+                (is_own, confine(&cookie, OWN, &CookieScope::Name))
+            });
         }
     }
 
