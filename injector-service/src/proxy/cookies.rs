@@ -16,11 +16,10 @@
 
 mod own_cookies;
 
-use http::{HeaderMap, HeaderValue, Uri, header};
+use http::{HeaderMap, HeaderValue, header};
 use proto::{ServerName, WorkspaceName};
-use url::Url;
 
-use super::target::CallTarget;
+use super::{sent_url::SentUrl, target::CallTarget};
 use crate::registry::server::{Server, UpstreamUrl};
 use own_cookies::OwnCookies;
 
@@ -34,8 +33,7 @@ pub(super) enum CookieScope<'a> {
         /// `/{workspace}/{server}`.
         prefix: &'a str,
         upstream: &'a UpstreamUrl,
-        /// The URL of the request as it was sent upstream, with `*` in place of the values in it.
-        request: &'a Uri,
+        request: &'a SentUrl,
     },
     /// The host, which no other server has.
     Host,
@@ -44,7 +42,7 @@ pub(super) enum CookieScope<'a> {
 }
 
 impl CallTarget {
-    pub(super) fn cookie_scope<'a>(&'a self, request: &'a Uri) -> CookieScope<'a> {
+    pub(super) fn cookie_scope<'a>(&'a self, request: &'a SentUrl) -> CookieScope<'a> {
         match &self.prefix {
             Some(prefix) => CookieScope::Path {
                 prefix,
@@ -191,9 +189,8 @@ fn split(bytes: &[u8], at: u8) -> (&[u8], &[u8]) {
 }
 
 /// Returns the default path of a cookie (RFC 6265, section 5.1.4).
-fn default_path(request: &Uri) -> String {
-    let path = Url::parse(&request.to_string()).map(|url| url.path().to_owned());
-    match path.unwrap_or_default().rsplit_once('/') {
+fn default_path(request: &SentUrl) -> String {
+    match request.path().rsplit_once('/') {
         Some((directory, _)) if !directory.is_empty() => directory.to_owned(),
         _ => "/".to_owned(),
     }
@@ -212,7 +209,7 @@ mod tests {
 
     #[test]
     fn a_cookie_of_a_server_named_by_path_is_moved_under_that_path() {
-        let request = "https://api.example.com/v1/x/y".parse().unwrap();
+        let request = SentUrl::new("https://api.example.com/v1/x/y".parse().unwrap());
         let upstream = UpstreamUrl::parse("https://api.example.com/v1").unwrap();
         let scope = CookieScope::Path {
             prefix: "/w/s",
