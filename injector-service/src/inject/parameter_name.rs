@@ -20,24 +20,20 @@ pub(crate) struct ParameterName {
 impl ParameterName {
     /// Returns the name that is written as plain text, such as in a server's settings.
     pub(crate) fn plain(name: &str) -> Self {
-        Self::of_decoded(name.bytes())
+        Self::decoded(name.as_bytes())
     }
 
     /// Returns the name that is written in the encoding of a query or of a form.
     pub(crate) fn encoded(name: &[u8]) -> Self {
-        Self::of_decoded(Decoded(name))
+        Self::decoded(&decode(name))
     }
 
-    /// Returns true when a server may read both names as the same one.
-    pub(crate) fn compares_equal(&self, other: &Self) -> bool {
-        self.before_bracket() == other.before_bracket()
-            || self.with_open_brackets().eq(other.with_open_brackets())
-    }
-
-    fn of_decoded(name: impl Iterator<Item = u8>) -> Self {
+    /// Returns the name that [`decode`] has returned.
+    pub(crate) fn decoded(name: &[u8]) -> Self {
         let folded = name
-            .take_while(|byte| *byte != 0)
-            .skip_while(|byte| *byte == b' ')
+            .iter()
+            .take_while(|byte| **byte != 0)
+            .skip_while(|byte| **byte == b' ')
             .map(|byte| match byte {
                 b'.' | b' ' => b'_',
                 other => other.to_ascii_lowercase(),
@@ -45,6 +41,12 @@ impl ParameterName {
         Self {
             folded: folded.collect(),
         }
+    }
+
+    /// Returns true when a server may read both names as the same one.
+    pub(crate) fn compares_equal(&self, other: &Self) -> bool {
+        self.before_bracket() == other.before_bracket()
+            || self.with_open_brackets().eq(other.with_open_brackets())
     }
 
     fn before_bracket(&self) -> &[u8] {
@@ -99,6 +101,11 @@ fn fields(text: &[u8]) -> impl Iterator<Item = DelimitedField<'_>> {
             field: text.get(from..end)?,
         })
     })
+}
+
+/// Decodes a name in the encoding of a query or of a form.
+pub(crate) fn decode(name: &[u8]) -> Vec<u8> {
+    Decoded(name).collect()
 }
 
 /// The bytes of an encoded name. An escape that is none stands for itself.

@@ -15,6 +15,7 @@
 //! sets: the program has no use for such a cookie, and the cookie may be a fresh credential.
 
 mod own_cookies;
+mod white_space;
 
 use http::{HeaderMap, HeaderValue, header};
 use proto::{ServerName, WorkspaceName};
@@ -324,6 +325,43 @@ mod tests {
     }
 
     #[test]
+    fn a_cookie_of_the_injector_is_removed_behind_and_before_white_space_that_some_server_strips() {
+        for white in [
+            &b"\xa0"[..],
+            b"\x85",
+            b"\t\xa0 ",
+            "\u{85}".as_bytes(),
+            "\u{a0}".as_bytes(),
+            "\u{180e}".as_bytes(),
+            "\u{2003}\u{2028}".as_bytes(),
+            "\u{200b}".as_bytes(),
+            "\u{3000}".as_bytes(),
+            "\u{feff}".as_bytes(),
+            b"%0B",
+            b"%1c%1D",
+            b"%A0",
+            b"%C2%A0",
+            b"%EF%BB%BF",
+        ] {
+            for field in [
+                [white, b"session=1"].concat(),
+                [b"session", white, b"=1"].concat(),
+                [white, b"SESSION", white, b" = 1"].concat(),
+                [b"=", white, b"session=1"].concat(),
+                [b"a=1 ", white, b"session=2"].concat(),
+                [white, b"session~s.w=1"].concat(),
+            ] {
+                assert_eq!(
+                    sent_with(&[&field], &["session"]),
+                    None,
+                    "{}",
+                    field.escape_ascii()
+                );
+            }
+        }
+    }
+
+    #[test]
     fn the_work_for_cookies_grows_with_their_length_only() {
         let own_cookies = ["session", "my_id"];
         for again in [
@@ -353,6 +391,10 @@ mod tests {
             ),
             (&["my_id=1; my.id=2; my id=3; myid=4"], Some("myid=4")),
             (&["a~s.w=session~s.w"], Some("a=session~s.w")),
+            (
+                &["a\u{a0}b=1; \u{e9}session=2; session\u{e9}=3; a=\u{a0}session"],
+                Some("a\u{a0}b=1; \u{e9}session=2; session\u{e9}=3; a=\u{a0}session"),
+            ),
         ] {
             let fields: Vec<_> = fields.iter().map(|field| field.as_bytes()).collect();
             let sent = sent_with(&fields, &["session", "my_id"]);

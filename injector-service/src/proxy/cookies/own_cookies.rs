@@ -1,7 +1,8 @@
 //! The cookies that the injector puts into the requests of a server, and the names under which servers read them.
 
+use super::white_space::{trimmed, without_white_start, words};
 use crate::{
-    inject::parameter_name::ParameterName,
+    inject::parameter_name::{self, ParameterName},
     placement::{Injection, Placement},
 };
 
@@ -40,8 +41,10 @@ impl OwnCookies {
     }
 
     fn include(&self, name: &[u8]) -> bool {
-        let name = ParameterName::encoded(name);
-        self.0.iter().any(|own| own.compares_equal(&name))
+        let decoded = parameter_name::decode(name);
+        let names = [decoded.as_slice(), trimmed(&decoded)].map(ParameterName::decoded);
+        let is_read = |own: &ParameterName| names.iter().any(|name| own.compares_equal(name));
+        self.0.iter().any(is_read)
     }
 }
 
@@ -53,10 +56,11 @@ impl<'n> FromIterator<&'n str> for OwnCookies {
 
 /// Returns the name of a cookie. Some servers ignore a `=` at its beginning.
 fn whole_name(pair: &[u8]) -> &[u8] {
-    let start = pair.iter().position(|byte| !matches!(byte, b'=' | b' ' | b'\t'));
-    let pair = pair.get(start.unwrap_or_default()..).unwrap_or_default();
-    let name = pair.split(|byte| *byte == b'=').next();
-    name.unwrap_or_default().trim_ascii()
+    let mut pair = trimmed(pair);
+    while let Some(rest) = pair.strip_prefix(b"=") {
+        pair = without_white_start(rest);
+    }
+    trimmed(pair.split(|byte| *byte == b'=').next().unwrap_or_default())
 }
 
 /// Returns the name in each word of a cookie. Most servers end a cookie at a `;` only, but some end it at a space, a comma
@@ -68,7 +72,7 @@ fn names(pair: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut last: &[u8] = &[];
     words(pair).flat_map(move |word| {
         let before = std::mem::replace(&mut last, word);
-        // Spaces may separate a name from its `=`.
+        // White space may separate a name from its `=`.
         let separated = word.starts_with(b"=").then_some(before);
         let mut parts = word
             .split(|byte| *byte == b'=')
@@ -76,9 +80,4 @@ fn names(pair: &[u8]) -> impl Iterator<Item = &[u8]> {
         let name = parts.next().filter(|_| parts.next().is_some());
         separated.into_iter().chain(name)
     })
-}
-
-fn words(pair: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let is_separator = |byte: &u8| matches!(byte, b' ' | b'\t' | b',' | b'"');
-    pair.split(is_separator).filter(|word| !word.is_empty())
 }
