@@ -63,6 +63,9 @@ impl<'c> PreparedRequest<'c> {
         let CallContext { proxy, dialect, .. } = context;
         let server = &target.entry.server;
         let upgrade = UpgradeRequest::find(&mut parts, dialect, server.spec.protocol)?;
+        if !target.document.is_empty() {
+            check_only_reads(&parts.method, &body, upgrade.as_ref())?;
+        }
         let mut headers = parts.headers;
         let scrub = echo::scrub_for(&headers, server.spec.scrub)?;
         header_rules::clean_request(&mut headers, &server.spec.injections);
@@ -101,6 +104,24 @@ impl<'c> PreparedRequest<'c> {
             request: BareRequest { headers, body },
             upgrade,
         })
+    }
+}
+
+/// Refuses a request for an OAuth document that is more than a request to read it. The path of the document may be that of
+/// a call with secrets in its body, and a document gets none there, so a body would go out without required secrets and
+/// with whatever the program sends in their places.
+fn check_only_reads(
+    method: &Method,
+    body: &ReceivedBody,
+    upgrade: Option<&UpgradeRequest>,
+) -> Result<(), Refusal> {
+    let is_read = matches!(*method, Method::GET | Method::HEAD);
+    match is_read && body.is_end_stream() && upgrade.is_none() {
+        true => Ok(()),
+        false => Err(Refusal::new(
+            Reason::MethodRefused,
+            "an OAuth document of a server is read with GET or HEAD, without a body and without an upgrade",
+        )),
     }
 }
 
