@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, Method, uri::Authority};
+use http::{HeaderMap, Method, header, uri::Authority};
 use http_body::Body as _;
 use proto::{Reason, Refusal};
 
@@ -77,6 +77,7 @@ impl<'c> PreparedRequest<'c> {
         if let Some(upgrade) = &upgrade {
             upgrade.add_to(&mut headers)?;
         }
+        check_one_content_type(&headers, &server.spec)?;
         let body_placement = body_placement(&target, dialect, is_form(&headers))?;
         if dialect == Dialect::Http && matches!(body_placement, BodyPlacement::None) && !body.is_end_stream()
         {
@@ -145,6 +146,46 @@ fn check_is_no_message(target: &CallTarget) -> Result<(), Refusal> {
     }
 }
 
+/// Refuses a gRPC call without secrets when the same path gets secrets in JSON bodies or forms. A server that ignores the
+/// `Content-Type` would read a JSON body without the required secrets and with the program's own members.
+fn check_is_no_http_body(target: &CallTarget) -> Result<(), Refusal> {
+    let Spec {
+        auth_type,
+        injections,
+        body_calls,
+        ..
+    } = &target.entry.server.spec;
+    let in_http_bodies = injections
+        .iter()
+        .any(|injection| injection.placement.is_in_body() && !injection.placement.is_in_messages());
+    let has_place = matches!(auth_type, AuthType::Skill(_)) || in_http_bodies;
+    match has_place && body_calls.may_be_http(&target.rest) {
+        false => Ok(()),
+        true => Err(Refusal::new(
+            Reason::BodyTypeUnsupported,
+            "this path gets its secrets in a JSON body or a form, so the Content-Type cannot be application/grpc; gRPC methods \
+             with secrets are named in grpc_methods, and those without have paths like /pkg.Service/Method",
+        )),
+    }
+}
+
+/// Refuses a request with several `Content-Type` fields to a server with secrets in bodies. The injector and the server
+/// could take it for different kinds of calls.
+fn check_one_content_type(headers: &HeaderMap, spec: &Spec) -> Result<(), Refusal> {
+    let mut in_bodies = spec
+        .injections
+        .iter()
+        .filter(|injection| injection.placement.is_in_body());
+    let has_place = matches!(spec.auth_type, AuthType::Skill(_)) || in_bodies.next().is_some();
+    match has_place && headers.get_all(header::CONTENT_TYPE).iter().count() > 1 {
+        false => Ok(()),
+        true => Err(Refusal::new(
+            Reason::BodyTypeUnsupported,
+            "this server gets secrets in bodies, so a request may have only one Content-Type",
+        )),
+    }
+}
+
 /// Returns the placement of secrets in the body, which is [`BodyPlacement::None`] when the server's `paths` or
 /// `grpc_methods` leave the call out. An OAuth document describes the server, so a request for it is no call of the
 /// server.
@@ -164,6 +205,9 @@ fn body_placement(target: &CallTarget, dialect: Dialect, is_form: bool) -> Resul
         (AuthType::Skill(None), Dialect::Grpc) | (AuthType::SecretHeaders | AuthType::Bearer, _) => false,
     };
     let is_left_out = is_limited && !body_calls.include(dialect, &target.rest);
+    if is_left_out && dialect == Dialect::Grpc {
+        check_is_no_http_body(target)?;
+    }
     match target.document {
         "" if !is_left_out => BodyPlacement::of(*auth_type, injections, dialect, is_form),
         _ => Ok(BodyPlacement::None),
