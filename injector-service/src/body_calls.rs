@@ -69,6 +69,19 @@ impl BodyCalls {
             Dialect::Grpc => self.grpc_methods.iter().any(|pattern| pattern.matches(path)),
         }
     }
+
+    /// Returns true when a server may read a gRPC call of `path` as a call that gets secrets in a JSON body or a form: when
+    /// `paths` name the path. When they name none, all paths count but those that have the form of a gRPC method.
+    pub fn may_be_http(&self, path: &str) -> bool {
+        let is_method_alone = self.paths.is_empty() && is_method(path);
+        self.include(Dialect::Http, path) && !is_method_alone
+    }
+}
+
+/// Returns true for `/pkg.Service/Method`, the only form of a path in gRPC.
+fn is_method(path: &str) -> bool {
+    let called = path.strip_prefix('/').and_then(|path| path.split_once('/'));
+    called.is_some_and(|(service, method)| service.split('.').all(is_identifier) && is_identifier(method))
 }
 
 fn is_excluded(service: &str) -> bool {
@@ -271,6 +284,33 @@ mod tests {
             ("/", false),
         ] {
             assert_eq!(calls.include(Dialect::Grpc, path), included, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_grpc_call_may_be_another_one_when_its_path_is_named_or_is_no_method() {
+        let (all, named) = (calls(&[], &[]), calls(&["/run", "/pkg.One/Get", "/tools/*"], &[]));
+        for (path, without_paths, with_paths) in [
+            ("", true, false),
+            ("/", true, false),
+            ("/run", true, true),
+            ("/run?q", true, true),
+            ("/other", true, false),
+            ("/pkg.One/Get", false, true),
+            ("/pkg.One/Put", false, false),
+            ("/One/Get", false, false),
+            ("/tools/run", false, true),
+            ("/pkg.One/Get?q", true, true),
+            ("/pkg.One/Get/", true, false),
+            ("/pkg..One/Get", true, false),
+            ("/pkg.One/G%65t", true, false),
+            ("/a/pkg.One/Get", true, false),
+            ("//Get", true, false),
+            ("/grpc.health.v1.Health/Check", false, false),
+            ("/grpc.health.v1.Health/Check?q", false, false),
+        ] {
+            let found = (all.may_be_http(path), named.may_be_http(path));
+            assert_eq!(found, (without_paths, with_paths), "{path}");
         }
     }
 

@@ -33,6 +33,8 @@ mod template;
 mod upstream;
 mod value_totals;
 pub mod webhook;
+#[cfg(test)]
+mod work_growth;
 
 use std::{io, mem, net::SocketAddr, path::PathBuf, sync::Arc, time::SystemTime};
 

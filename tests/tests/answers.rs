@@ -14,7 +14,7 @@ use e2e::{
 };
 use http::{Request, Response, request::Builder};
 use http_body_util::Full;
-use proto::injector::v1::{AuthType, Oauth, Server};
+use proto::injector::v1::{AuthType, Injection, JsonPlacement, Oauth, Server, injection::Placement};
 use serde_json::json;
 
 /// Returns the ways in which a request can name the server `dev/api`: the address, the `Host` header, whether further
@@ -353,8 +353,10 @@ async fn oauth_metadata_requests_get_no_secrets() {
         ("/.well-known/oauth-protected-resource/dev/all/run", false),
         ("/.well-known/x-aerostack-resource-metadata/dev/all/run", false),
     ] {
-        let request = Request::post(path).header("content-type", "application/json");
-        assert_eq!(pair.injector.send(request, "{}").await.status(), 200, "{path}");
+        let (method, body) = if has_secret { ("POST", "{}") } else { ("GET", "") };
+        let request = Request::builder().method(method).uri(path);
+        let request = request.header("content-type", "application/json");
+        assert_eq!(pair.injector.send(request, body).await.status(), 200, "{path}");
         let body = upstream.last().body;
         assert_eq!(
             String::from_utf8_lossy(&body).contains("tok-1"),
@@ -362,6 +364,65 @@ async fn oauth_metadata_requests_get_no_secrets() {
             "{path}"
         );
     }
+    pair.stop().await;
+}
+
+#[tokio::test]
+async fn oauth_metadata_is_only_read_and_never_a_way_around_a_required_secret() {
+    let (upstream, pair) = (scripted_upstream().await, pair().await);
+    let placement = JsonPlacement {
+        pointer: "/token".into(),
+        value: "${TOKEN}".into(),
+    };
+    pair.injector
+        .add(Server {
+            oauth: Oauth::Pass.into(),
+            injections: vec![Injection {
+                required: true,
+                placement: Some(Placement::Json(placement)),
+            }],
+            ..server("dev", "api", &upstream.url(), &[])
+        })
+        .await;
+    let json = ("content-type", "application/json");
+    let mine = r#"{"token":"mine"}"#;
+    let read = upstream.seen().len();
+    for document in [
+        "oauth-protected-resource",
+        "x-aerostack-resource-metadata",
+        "oauth-authorization-server",
+        "openid-configuration",
+    ] {
+        let path = format!("/.well-known/{document}/dev/api/run");
+        for (method, header, body, status, reason) in [
+            ("POST", json, mine, 405, "METHOD_REFUSED"),
+            ("PUT", json, mine, 405, "METHOD_REFUSED"),
+            ("DELETE", json, "", 405, "METHOD_REFUSED"),
+            ("OPTIONS", json, "", 405, "METHOD_REFUSED"),
+            ("GET", json, mine, 405, "METHOD_REFUSED"),
+            ("GET", ("upgrade", "websocket"), "", 405, "METHOD_REFUSED"),
+            ("GET", ("accept", "application/json"), "", 200, ""),
+            ("HEAD", ("accept", "application/json"), "", 200, ""),
+        ] {
+            let mut request = Request::builder()
+                .method(method)
+                .uri(&path)
+                .header(header.0, header.1);
+            if header.0 == "upgrade" {
+                request = request.header("connection", "upgrade");
+            }
+            let answer = pair.injector.send(request, body).await;
+            let answered = answer.headers().get("x-aerostack-reason");
+            let answered = answered.map_or("", |reason| reason.to_str().unwrap());
+            assert_eq!(
+                (answer.status().as_u16(), answered),
+                (status, reason),
+                "{method} {path}"
+            );
+        }
+    }
+    assert_eq!(upstream.seen().len(), read + 8);
+    assert!(upstream.seen().iter().all(|seen| seen.body.is_empty()));
     pair.stop().await;
 }
 

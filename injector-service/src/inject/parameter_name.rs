@@ -1,12 +1,14 @@
 //! Names of query parameters and of form fields, compared as the servers that read names most freely read them.
 
+use crate::json_pointer::fold;
+
 /// The name of a query parameter or of a form field.
 ///
 /// Servers do not agree on the spellings of a name. Two names count as the same one when some common server reads them
 /// as the same one:
 ///
 /// - `+`, `%2B`-style escapes and the `%u002B` style of IIS are decoded, once.
-/// - ASCII letters are compared without case (ASP.NET).
+/// - Characters of UTF-8 are compared without case (ASP.NET), under the folding of [`fold`]. Other bytes stay as they are.
 /// - A name ends before its first `[`, because `a[b]` is an entry of `a` (PHP, Rails, qs). Brackets before the name and a
 ///   `]` behind it do not count: `[a]` is `a` (qs, Rack up to version 2), and so is `a]` (Rack).
 /// - `.`, a space and `_` are the same character, as is a `[` that nothing closes, and leading spaces do not count (PHP).
@@ -20,31 +22,35 @@ pub(crate) struct ParameterName {
 impl ParameterName {
     /// Returns the name that is written as plain text, such as in a server's settings.
     pub(crate) fn plain(name: &str) -> Self {
-        Self::of_decoded(name.bytes())
+        Self::decoded(name.as_bytes())
     }
 
     /// Returns the name that is written in the encoding of a query or of a form.
     pub(crate) fn encoded(name: &[u8]) -> Self {
-        Self::of_decoded(Decoded(name))
+        Self::decoded(&decode(name))
+    }
+
+    /// Returns the name that [`decode`] has returned.
+    pub(crate) fn decoded(name: &[u8]) -> Self {
+        let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
+        let start = name.iter().position(|byte| *byte != b' ');
+        let name = start.and_then(|start| name.get(start..)).unwrap_or_default();
+        let mut folded = Vec::with_capacity(name.len());
+        for chunk in name.utf8_chunks() {
+            let text: String = fold::folded(chunk.valid().chars()).collect();
+            folded.extend(text.bytes().map(|byte| match byte {
+                b'.' | b' ' => b'_',
+                other => other,
+            }));
+            folded.extend_from_slice(chunk.invalid());
+        }
+        Self { folded }
     }
 
     /// Returns true when a server may read both names as the same one.
     pub(crate) fn compares_equal(&self, other: &Self) -> bool {
         self.before_bracket() == other.before_bracket()
             || self.with_open_brackets().eq(other.with_open_brackets())
-    }
-
-    fn of_decoded(name: impl Iterator<Item = u8>) -> Self {
-        let folded = name
-            .take_while(|byte| *byte != 0)
-            .skip_while(|byte| *byte == b' ')
-            .map(|byte| match byte {
-                b'.' | b' ' => b'_',
-                other => other.to_ascii_lowercase(),
-            });
-        Self {
-            folded: folded.collect(),
-        }
     }
 
     fn before_bracket(&self) -> &[u8] {
@@ -65,7 +71,8 @@ impl ParameterName {
 pub(crate) fn without_names<'t>(text: &'t [u8], owned: &[ParameterName]) -> impl Iterator<Item = &'t [u8]> {
     let mut is_first = true;
     fields(text).filter_map(move |DelimitedField { separator, field }| {
-        if owned.iter().any(|name| name.compares_equal(&field_name(field))) {
+        let name = field_name(field);
+        if owned.iter().any(|owned| owned.compares_equal(&name)) {
             return None;
         }
         let kept = if is_first { field } else { separator };
@@ -100,28 +107,46 @@ fn fields(text: &[u8]) -> impl Iterator<Item = DelimitedField<'_>> {
     })
 }
 
-/// The bytes of an encoded name. An escape that is none stands for itself.
-struct Decoded<'n>(&'n [u8]);
-
-impl Iterator for Decoded<'_> {
-    type Item = u8;
-
-    fn next(&mut self) -> Option<u8> {
-        let (byte, rest) = match self.0 {
-            [b'+', rest @ ..] => (b' ', rest),
-            [b'%', high, low, rest @ ..] if let Some(byte) = hex_pair(*high, *low) => (byte, rest),
-            // The second byte of an escape above U+00FF does not matter, because no ASCII character has such an escape.
-            [b'%', b'u' | b'U', b'0', b'0', high, low, rest @ ..]
-                if let Some(byte) = hex_pair(*high, *low) =>
-            {
-                (byte, rest)
-            }
-            [byte, rest @ ..] => (*byte, rest),
-            [] => return None,
+/// Decodes a name in the encoding of a query or of a form. An escape that is none stands for itself.
+pub(crate) fn decode(name: &[u8]) -> Vec<u8> {
+    let mut decoded = Vec::with_capacity(name.len());
+    let mut rest = name;
+    while let Some((first, behind)) = rest.split_first() {
+        if let Some((char, behind)) = unicode_escape(rest) {
+            decoded.extend_from_slice(char.encode_utf8(&mut [0; 4]).as_bytes());
+            rest = behind;
+            continue;
+        }
+        let (byte, behind) = match rest {
+            [b'+', ..] => (b' ', behind),
+            [b'%', high, low, behind @ ..] if let Some(byte) = hex_pair(*high, *low) => (byte, behind),
+            _ => (*first, behind),
         };
-        self.0 = rest;
-        Some(byte)
+        decoded.push(byte);
+        rest = behind;
     }
+    decoded
+}
+
+/// Decodes an escape of IIS at the beginning of `text`, or two of them that are a surrogate pair.
+fn unicode_escape(text: &[u8]) -> Option<(char, &[u8])> {
+    let (first, behind) = code_unit(text)?;
+    if let Some(char) = char::from_u32(first.into()) {
+        return Some((char, behind));
+    }
+    let pair = code_unit(behind).and_then(|(second, behind)| {
+        let char = char::decode_utf16([first, second]).next()?;
+        Some((char.ok()?, behind))
+    });
+    Some(pair.unwrap_or((char::REPLACEMENT_CHARACTER, behind)))
+}
+
+fn code_unit(text: &[u8]) -> Option<(u16, &[u8])> {
+    let [b'%', b'u' | b'U', a, b, c, d, behind @ ..] = text else {
+        return None;
+    };
+    let unit = u16::from_be_bytes([hex_pair(*a, *b)?, hex_pair(*c, *d)?]);
+    Some((unit, behind))
 }
 
 fn hex_pair(high: u8, low: u8) -> Option<u8> {
@@ -132,6 +157,7 @@ fn hex_pair(high: u8, low: u8) -> Option<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::work_growth::{assert_linear, repeated};
 
     fn matches(owned: &str, sent: &str) -> bool {
         ParameterName::plain(owned).compares_equal(&ParameterName::encoded(sent.as_bytes()))
@@ -155,7 +181,21 @@ mod tests {
                 "[token] [token][a] %5Btoken%5D [token [[token]] token] token][a] +[TOKEN]",
             ),
             ("a[b]", "a a[b] a[c] a%5b"),
-            ("schl\u{fc}ssel", "schl%C3%BCssel schl%c3%bcssel[]"),
+            (
+                "schl\u{fc}ssel",
+                "schl%C3%BCssel schl%c3%bcssel[] SCHL%C3%9CSSEL Schl%u00FCssel",
+            ),
+            (
+                "key",
+                "%E2%84%AAey \u{212a}ey %u212Aey KE%59 %E2%84%AAey[a] ke%CC%87y",
+            ),
+            (
+                "session",
+                "%C5%BFession \u{17f}e\u{17f}sion %u017Fession se\u{df}ion SE%E1%BA%9EION",
+            ),
+            ("api_key", "ap\u{131}.key AP%C4%B0_KEY ap%u0131+%e2%84%aaey"),
+            ("stra\u{df}e", "STRASSE stra%E1%BA%9Ee"),
+            ("\u{1f511}", "%F0%9F%94%91 %uD83D%uDD11"),
         ] {
             for spelled in spellings.split(' ') {
                 assert!(matches(owned, spelled), "{owned} {spelled}");
@@ -171,6 +211,10 @@ mod tests {
                 "tok toke tokens token_ xtoken to%2560ken token%20 t%o6ken [a]token a[token] to%2Bken %74oke",
             ),
             ("api_key", "apikey api-key api__key api%255Fkey"),
+            (
+                "key",
+                "%AAey %FFkey k%C3%A9y %84key key%E2 %uD83Dkey %uD83D%u0020key %u+06Bey %u212ey",
+            ),
             ("", "a"),
         ] {
             for other in others.split(' ') {
@@ -203,6 +247,20 @@ mod tests {
             ("a=1&&token=x&&b=2", "a=1&&&b=2"),
         ] {
             assert_eq!(remaining(text, &["token", "key"]), left, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_work_for_a_query_grows_with_its_length_only() {
+        let owned: Vec<_> = ["token", "a[b]", "api key"].map(ParameterName::plain).into();
+        for again in [
+            "=", "&", "a&", ";=", "[", "]", "[&", "%5B", ".", "%", "%u", "%u00", "\u{307}", "\u{212a}",
+        ] {
+            assert_linear(
+                again,
+                |length| repeated("a", again, length),
+                |query| without_names(query, &owned).map(<[u8]>::len).sum::<usize>(),
+            );
         }
     }
 

@@ -24,9 +24,9 @@ pub(crate) fn is_exactly(spelled: &[u8], name: &str) -> bool {
     Unescaped(spelled).eq(name.chars())
 }
 
-/// Lower case comes first, because the upper case of `ẞ` is the letter itself, and that of its lower case `ß` is `SS`.
+/// Folds a name without respect to case. Lower case comes first, because the upper case of `ẞ` is the letter itself, and that of its lower case `ß` is `SS`.
 /// U+0307 is left out, because the lower case of `İ` is `i` with U+0307.
-fn folded(name: impl Iterator<Item = char>) -> impl Iterator<Item = char> {
+pub(crate) fn folded(name: impl Iterator<Item = char>) -> impl Iterator<Item = char> {
     name.flat_map(char::to_lowercase)
         .flat_map(char::to_uppercase)
         .flat_map(char::to_lowercase)

@@ -1,9 +1,10 @@
-//! The Huffman code of HPACK (RFC 7541, appendix B) for printable ASCII, the only characters of the values in headers.
+//! The Huffman code of HPACK (RFC 7541, appendix B) for the bytes that a header or a target may have: printable ASCII, the tab,
+//! and the bytes above ASCII, which are in a program's cookies or query beside the values.
 
 use zeroize::Zeroizing;
 
 /// The code of every character from the space (0x20) to the tilde (0x7E), and the length of the code in bits.
-const CODES: [(u32, u8); 95] = [
+const ASCII: [(u32, u8); 95] = [
     (0x14, 6),
     (0x3f8, 10),
     (0x3f9, 10),
@@ -101,8 +102,141 @@ const CODES: [(u32, u8); 95] = [
     (0x1ffd, 13),
 ];
 
+/// The code of every byte from 0x80 on.
+const ABOVE_ASCII: [(u32, u8); 128] = [
+    (0xfffe6, 20),
+    (0x3fffd2, 22),
+    (0xfffe7, 20),
+    (0xfffe8, 20),
+    (0x3fffd3, 22),
+    (0x3fffd4, 22),
+    (0x3fffd5, 22),
+    (0x7fffd9, 23),
+    (0x3fffd6, 22),
+    (0x7fffda, 23),
+    (0x7fffdb, 23),
+    (0x7fffdc, 23),
+    (0x7fffdd, 23),
+    (0x7fffde, 23),
+    (0xffffeb, 24),
+    (0x7fffdf, 23),
+    (0xffffec, 24),
+    (0xffffed, 24),
+    (0x3fffd7, 22),
+    (0x7fffe0, 23),
+    (0xffffee, 24),
+    (0x7fffe1, 23),
+    (0x7fffe2, 23),
+    (0x7fffe3, 23),
+    (0x7fffe4, 23),
+    (0x1fffdc, 21),
+    (0x3fffd8, 22),
+    (0x7fffe5, 23),
+    (0x3fffd9, 22),
+    (0x7fffe6, 23),
+    (0x7fffe7, 23),
+    (0xffffef, 24),
+    (0x3fffda, 22),
+    (0x1fffdd, 21),
+    (0xfffe9, 20),
+    (0x3fffdb, 22),
+    (0x3fffdc, 22),
+    (0x7fffe8, 23),
+    (0x7fffe9, 23),
+    (0x1fffde, 21),
+    (0x7fffea, 23),
+    (0x3fffdd, 22),
+    (0x3fffde, 22),
+    (0xfffff0, 24),
+    (0x1fffdf, 21),
+    (0x3fffdf, 22),
+    (0x7fffeb, 23),
+    (0x7fffec, 23),
+    (0x1fffe0, 21),
+    (0x1fffe1, 21),
+    (0x3fffe0, 22),
+    (0x1fffe2, 21),
+    (0x7fffed, 23),
+    (0x3fffe1, 22),
+    (0x7fffee, 23),
+    (0x7fffef, 23),
+    (0xfffea, 20),
+    (0x3fffe2, 22),
+    (0x3fffe3, 22),
+    (0x3fffe4, 22),
+    (0x7ffff0, 23),
+    (0x3fffe5, 22),
+    (0x3fffe6, 22),
+    (0x7ffff1, 23),
+    (0x3ffffe0, 26),
+    (0x3ffffe1, 26),
+    (0xfffeb, 20),
+    (0x7fff1, 19),
+    (0x3fffe7, 22),
+    (0x7ffff2, 23),
+    (0x3fffe8, 22),
+    (0x1ffffec, 25),
+    (0x3ffffe2, 26),
+    (0x3ffffe3, 26),
+    (0x3ffffe4, 26),
+    (0x7ffffde, 27),
+    (0x7ffffdf, 27),
+    (0x3ffffe5, 26),
+    (0xfffff1, 24),
+    (0x1ffffed, 25),
+    (0x7fff2, 19),
+    (0x1fffe3, 21),
+    (0x3ffffe6, 26),
+    (0x7ffffe0, 27),
+    (0x7ffffe1, 27),
+    (0x3ffffe7, 26),
+    (0x7ffffe2, 27),
+    (0xfffff2, 24),
+    (0x1fffe4, 21),
+    (0x1fffe5, 21),
+    (0x3ffffe8, 26),
+    (0x3ffffe9, 26),
+    (0xffffffd, 28),
+    (0x7ffffe3, 27),
+    (0x7ffffe4, 27),
+    (0x7ffffe5, 27),
+    (0xfffec, 20),
+    (0xfffff3, 24),
+    (0xfffed, 20),
+    (0x1fffe6, 21),
+    (0x3fffe9, 22),
+    (0x1fffe7, 21),
+    (0x1fffe8, 21),
+    (0x7ffff3, 23),
+    (0x3fffea, 22),
+    (0x3fffeb, 22),
+    (0x1ffffee, 25),
+    (0x1ffffef, 25),
+    (0xfffff4, 24),
+    (0xfffff5, 24),
+    (0x3ffffea, 26),
+    (0x7ffff4, 23),
+    (0x3ffffeb, 26),
+    (0x7ffffe6, 27),
+    (0x3ffffec, 26),
+    (0x3ffffed, 26),
+    (0x7ffffe7, 27),
+    (0x7ffffe8, 27),
+    (0x7ffffe9, 27),
+    (0x7ffffea, 27),
+    (0x7ffffeb, 27),
+    (0xffffffe, 28),
+    (0x7ffffec, 27),
+    (0x7ffffed, 27),
+    (0x7ffffee, 27),
+    (0x7ffffef, 27),
+    (0x7fffff0, 27),
+    (0x3ffffee, 26),
+];
+const TAB: (u32, u8) = (0xffffea, 24);
+
 /// Returns the code of `text`, padded with ones to a whole byte (section 5.2), or `None` when `text` contains a
-/// character outside printable ASCII.
+/// control character other than the tab.
 pub(super) fn encode(text: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     // The buffer gets its final capacity at once, because a buffer that grows leaves copies of a value behind.
     let mut out = Zeroizing::new(Vec::with_capacity(bits(text)?.div_ceil(8)));
@@ -128,7 +262,11 @@ pub(super) fn bits(text: &[u8]) -> Option<usize> {
 }
 
 fn code(byte: &u8) -> Option<(u32, u8)> {
-    CODES.get(usize::from(byte.checked_sub(0x20)?)).copied()
+    match byte {
+        b'\t' => Some(TAB),
+        0x80.. => ABOVE_ASCII.get(usize::from(byte - 0x80)).copied(),
+        _ => ASCII.get(usize::from(byte.checked_sub(0x20)?)).copied(),
+    }
 }
 
 fn low_byte(bits: u64) -> u8 {
@@ -168,8 +306,10 @@ mod tests {
 
     #[test]
     fn no_code_is_a_prefix_of_another() {
-        for (at, (code, bits)) in CODES.iter().enumerate() {
-            for (other, other_bits) in CODES.iter().skip(at + 1) {
+        let codes: Vec<_> = (0..=u8::MAX).filter_map(|byte| code(&byte)).collect();
+        assert_eq!(codes.len(), 95 + 128 + 1);
+        for (at, (code, bits)) in codes.iter().enumerate() {
+            for (other, other_bits) in codes.iter().skip(at + 1) {
                 let shared = bits.min(other_bits);
                 assert_ne!(code >> (bits - shared), other >> (other_bits - shared));
             }
@@ -177,8 +317,8 @@ mod tests {
     }
 
     #[test]
-    fn characters_outside_printable_ascii_are_not_encoded() {
-        for text in [b"\x1f".as_slice(), b"\x7f", b"a\n", b"\xff"] {
+    fn control_characters_are_not_encoded() {
+        for text in [b"\x1f".as_slice(), b"\x7f", b"a\n", b"\r", b"\0", b"\xff\x08"] {
             assert!(encode(text).is_none());
         }
     }

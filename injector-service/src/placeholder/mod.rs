@@ -136,14 +136,14 @@ impl PlaceholderTable {
 
     /// Makes a placeholder for the whole target of one request, which is its path and query. The caller keeps the guard
     /// until the head was written. Returns `None` when the head has to contain `target` itself: for HTTP/2 because
-    /// `target` is too short, or so long that its placeholder would exceed 65,534 symbols; and when `target` has other
-    /// characters than printable ASCII without the space.
+    /// `target` is too short, or so long that its placeholder would exceed 65,534 symbols; and when `target` has spaces
+    /// or control characters.
     pub(crate) fn insert_target(
         &self,
         target: &[u8],
         versions: PossibleVersions,
     ) -> Option<(PathAndQuery, PlaceholderGuard)> {
-        if !target.iter().all(u8::is_ascii_graphic) {
+        if target.iter().any(|byte| *byte == b' ' || byte.is_ascii_control()) {
             return None;
         }
         let substitution = Substitution::new(HeadPart::Target, target, versions)?;

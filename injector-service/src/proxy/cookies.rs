@@ -14,16 +14,15 @@
 //! every cookie of the program that a server may read as one of its own, and every cookie of that name that the server
 //! sets: the program has no use for such a cookie, and the cookie may be a fresh credential.
 
-use http::{HeaderMap, HeaderValue, Uri, header};
-use proto::{ServerName, WorkspaceName};
-use url::Url;
+mod own_cookies;
+mod white_space;
 
-use super::target::CallTarget;
-use crate::{
-    inject::parameter_name::ParameterName,
-    placement::{Injection, Placement},
-    registry::server::{Server, UpstreamUrl},
-};
+use http::{HeaderMap, HeaderValue, header};
+use proto::{ServerName, WorkspaceName};
+
+use super::{sent_url::SentUrl, target::CallTarget};
+use crate::registry::server::{Server, UpstreamUrl};
+use own_cookies::OwnCookies;
 
 /// The byte that begins a mark. Few names of cookies contain this byte otherwise.
 const MARK: u8 = b'~';
@@ -35,8 +34,7 @@ pub(super) enum CookieScope<'a> {
         /// `/{workspace}/{server}`.
         prefix: &'a str,
         upstream: &'a UpstreamUrl,
-        /// The URL of the request as it was sent upstream, with `*` in place of the values in it.
-        request: &'a Uri,
+        request: &'a SentUrl,
     },
     /// The host, which no other server has.
     Host,
@@ -45,7 +43,7 @@ pub(super) enum CookieScope<'a> {
 }
 
 impl CallTarget {
-    pub(super) fn cookie_scope<'a>(&'a self, request: &'a Uri) -> CookieScope<'a> {
+    pub(super) fn cookie_scope<'a>(&'a self, request: &'a SentUrl) -> CookieScope<'a> {
         match &self.prefix {
             Some(prefix) => CookieScope::Path {
                 prefix,
@@ -69,7 +67,7 @@ pub(super) fn filter_request(headers: &mut HeaderMap, server: &Server) {
 fn filter(headers: &mut HeaderMap, mark: &[u8], own_cookies: &OwnCookies) {
     let fields: Vec<_> = headers.get_all(header::COOKIE).iter().collect();
     let marked = fields.iter().any(|field| field.as_bytes().contains(&MARK));
-    let passes_whole = !marked && own_cookies.0.is_empty();
+    let passes_whole = !marked && own_cookies.is_empty();
     if fields.len() < 2 && passes_whole {
         return;
     }
@@ -97,54 +95,6 @@ fn filter(headers: &mut HeaderMap, mark: &[u8], own_cookies: &OwnCookies) {
         joined.set_sensitive(sensitive);
         headers.insert(header::COOKIE, joined);
     }
-}
-
-/// The names of the cookies that the injector puts into the requests of a server.
-struct OwnCookies(Vec<ParameterName>);
-
-impl OwnCookies {
-    fn of(injections: &[Injection]) -> Self {
-        let names = injections
-            .iter()
-            .filter_map(|injection| match &injection.placement {
-                Placement::Cookie { name, value: _ } => Some(ParameterName::plain(name)),
-                Placement::Header { .. }
-                | Placement::Basic { .. }
-                | Placement::Query { .. }
-                | Placement::Path { .. }
-                | Placement::Json { .. }
-                | Placement::Form { .. }
-                | Placement::Protobuf { .. } => None,
-            });
-        Self(names.collect())
-    }
-
-    /// Returns true when a server may read one of these cookies in `pair`. Most servers end a cookie at a `;` only, but
-    /// some end it at a space or a comma too, so a name counts wherever it may stand before a `=`.
-    fn are_in(&self, pair: &[u8]) -> bool {
-        let ends = pair.iter().enumerate().filter(|(_, byte)| **byte == b'=');
-        let names = ends.filter_map(|(end, _)| pair.get(..end)).map(last_word);
-        self.include(whole_name(pair)) || names.into_iter().any(|name| self.include(name))
-    }
-
-    fn include(&self, name: &[u8]) -> bool {
-        let name = ParameterName::encoded(name);
-        self.0.iter().any(|own| own.compares_equal(&name))
-    }
-}
-
-/// Returns the name of a cookie. Some servers ignore a `=` at its beginning.
-fn whole_name(pair: &[u8]) -> &[u8] {
-    let start = pair.iter().position(|byte| !matches!(byte, b'=' | b' ' | b'\t'));
-    let pair = pair.get(start.unwrap_or_default()..).unwrap_or_default();
-    split(pair, b'=').0.trim_ascii()
-}
-
-/// Returns the last word of the text before a `=`. Spaces may separate the word from the `=`.
-fn last_word(text: &[u8]) -> &[u8] {
-    let text = text.trim_ascii_end();
-    let is_separator = |byte: &u8| matches!(byte, b' ' | b'\t' | b',' | b'"');
-    text.rsplit(is_separator).next().unwrap_or_default()
 }
 
 /// Returns a cookie under the name that its server set, or None for a cookie of another server.
@@ -184,7 +134,7 @@ pub(super) fn confine_response(headers: &mut HeaderMap, server: &Server, scope: 
     let own_cookies = OwnCookies::of(&server.spec.injections);
     for cookie in cookies {
         let (pair, _attributes) = split(cookie.as_bytes(), b';');
-        if own_cookies.include(whole_name(pair)) {
+        if own_cookies.are_named_by(pair) {
             continue;
         }
         let confined = confine(cookie.as_bytes(), &mark, scope);
@@ -240,9 +190,8 @@ fn split(bytes: &[u8], at: u8) -> (&[u8], &[u8]) {
 }
 
 /// Returns the default path of a cookie (RFC 6265, section 5.1.4).
-fn default_path(request: &Uri) -> String {
-    let path = Url::parse(&request.to_string()).map(|url| url.path().to_owned());
-    match path.unwrap_or_default().rsplit_once('/') {
+fn default_path(request: &SentUrl) -> String {
+    match request.path().rsplit_once('/') {
         Some((directory, _)) if !directory.is_empty() => directory.to_owned(),
         _ => "/".to_owned(),
     }
@@ -251,6 +200,7 @@ fn default_path(request: &Uri) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::work_growth::{assert_linear, repeated};
 
     const OWN: &[u8] = b"~s.w";
 
@@ -260,7 +210,7 @@ mod tests {
 
     #[test]
     fn a_cookie_of_a_server_named_by_path_is_moved_under_that_path() {
-        let request = "https://api.example.com/v1/x/y".parse().unwrap();
+        let request = SentUrl::new("https://api.example.com/v1/x/y".parse().unwrap());
         let upstream = UpstreamUrl::parse("https://api.example.com/v1").unwrap();
         let scope = CookieScope::Path {
             prefix: "/w/s",
@@ -328,8 +278,8 @@ mod tests {
         for field in fields {
             headers.append(header::COOKIE, HeaderValue::from_bytes(field).unwrap());
         }
-        let own_cookies = own_cookies.iter().map(|name| ParameterName::plain(name));
-        filter(&mut headers, OWN, &OwnCookies(own_cookies.collect()));
+        let own_cookies = own_cookies.iter().copied().collect();
+        filter(&mut headers, OWN, &own_cookies);
         let mut left = headers.get_all(header::COOKIE).iter();
         let only = left.next().map(|field| field.as_bytes().to_vec());
         assert!(left.next().is_none());
@@ -375,6 +325,61 @@ mod tests {
     }
 
     #[test]
+    fn a_cookie_of_the_injector_is_removed_behind_and_before_white_space_that_some_server_strips() {
+        for white in [
+            &b"\xa0"[..],
+            b"\x85",
+            b"\t\xa0 ",
+            "\u{85}".as_bytes(),
+            "\u{a0}".as_bytes(),
+            "\u{180e}".as_bytes(),
+            "\u{2003}\u{2028}".as_bytes(),
+            "\u{200b}".as_bytes(),
+            "\u{3000}".as_bytes(),
+            "\u{feff}".as_bytes(),
+            b"%0B",
+            b"%1c%1D",
+            b"%A0",
+            b"%C2%A0",
+            b"%EF%BB%BF",
+        ] {
+            for field in [
+                [white, b"session=1"].concat(),
+                [b"session", white, b"=1"].concat(),
+                [white, b"SESSION", white, b" = 1"].concat(),
+                [b"=", white, b"session=1"].concat(),
+                [b"a=1 ", white, b"session=2"].concat(),
+                [white, b"session~s.w=1"].concat(),
+            ] {
+                assert_eq!(
+                    sent_with(&[&field], &["session"]),
+                    None,
+                    "{}",
+                    field.escape_ascii()
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn the_work_for_cookies_grows_with_their_length_only() {
+        let own_cookies = ["session", "my_id"];
+        for again in [
+            "=", "a=", " =", "a =", ",", ";", ";=", ";a~s.w=", "%3D", "\"", "\u{a0}", "\u{a0}=", "[", "[=",
+            "session ", "session", "~", "~s.w",
+        ] {
+            let cookies = |length| repeated("~", again, length);
+            assert_linear(again, cookies, |field| sent_with(&[field], &own_cookies));
+            assert_linear(again, cookies, |field| sent(&[field]));
+            assert_linear(again, cookies, |field| {
+                let cookie = [b"a~s.w; ", field].concat();
+                let is_own = OwnCookies::from_iter(own_cookies).are_named_by(field);
+                (is_own, confine(&cookie, OWN, &CookieScope::Name))
+            });
+        }
+    }
+
+    #[test]
     fn other_cookies_of_the_program_stay_beside_those_of_the_injector() {
         for (fields, left) in [
             (&["a=1; session=2; b=3"][..], Some("a=1; b=3")),
@@ -386,6 +391,10 @@ mod tests {
             ),
             (&["my_id=1; my.id=2; my id=3; myid=4"], Some("myid=4")),
             (&["a~s.w=session~s.w"], Some("a=session~s.w")),
+            (
+                &["a\u{a0}b=1; \u{e9}session=2; session\u{e9}=3; a=\u{a0}session"],
+                Some("a\u{a0}b=1; \u{e9}session=2; session\u{e9}=3; a=\u{a0}session"),
+            ),
         ] {
             let fields: Vec<_> = fields.iter().map(|field| field.as_bytes()).collect();
             let sent = sent_with(&fields, &["session", "my_id"]);

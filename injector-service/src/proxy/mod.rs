@@ -44,6 +44,7 @@ mod received_body;
 mod replay;
 mod request_head;
 mod response_framing;
+mod sent_url;
 mod sse_endpoint;
 mod stream_timeout;
 mod target;

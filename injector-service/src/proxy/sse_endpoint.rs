@@ -17,6 +17,10 @@ use crate::upstream::{BodyError, FramePoll};
 
 /// Longest line that can name an endpoint. A longer line passes unchanged.
 const MAX_LINE: usize = 16 * 1024;
+/// The most lines of one stream whose URL is rewritten. MCP's transport sends one. A line beyond them becomes a comment,
+/// because its URL would not lead to the injector, and a URL may be relative to a request URL of 60 KiB.
+const MAX_ENDPOINTS: usize = 100;
+const COMMENT: &[u8] = b":";
 const EVENT: &[u8] = b"event:";
 const DATA: &[u8] = b"data:";
 
@@ -97,6 +101,7 @@ struct EndpointRewriter<R> {
     line: Vec<u8>,
     is_passing: bool,
     is_endpoint: bool,
+    endpoints_left: usize,
     /// True after a `\r`. A `\n` that follows belongs to the same line break.
     is_after_return: bool,
 }
@@ -108,6 +113,7 @@ impl<R: Fn(&str) -> Option<String>> EndpointRewriter<R> {
             line: Vec::new(),
             is_passing: false,
             is_endpoint: false,
+            endpoints_left: MAX_ENDPOINTS,
             is_after_return: false,
         }
     }
@@ -163,17 +169,24 @@ impl<R: Fn(&str) -> Option<String>> EndpointRewriter<R> {
         if let Some(event) = line.strip_prefix(EVENT) {
             self.is_endpoint = event.strip_prefix(b" ").unwrap_or(event) == b"endpoint";
         }
-        let rewritten = line
-            .strip_prefix(DATA)
-            .filter(|_| self.is_endpoint)
-            .and_then(|url| (self.rewrite)(str::from_utf8(url).ok()?.trim()));
-        match rewritten {
-            Some(url) => out.extend_from_slice(format!("data: {url}").as_bytes()),
+        match self.endpoint_line(&line) {
+            Some(rewritten) => out.extend_from_slice(&rewritten),
             None => out.extend_from_slice(&line),
         }
         if line.is_empty() {
             self.is_endpoint = false;
         }
+    }
+
+    /// Returns the line in place of `line`, or None for a line that does not change.
+    fn endpoint_line(&mut self, line: &[u8]) -> Option<Vec<u8>> {
+        let url = line.strip_prefix(DATA).filter(|_| self.is_endpoint)?;
+        let Some(left) = self.endpoints_left.checked_sub(1) else {
+            return Some(COMMENT.to_vec());
+        };
+        self.endpoints_left = left;
+        let url = (self.rewrite)(str::from_utf8(url).ok()?.trim())?;
+        Some(format!("data: {url}").into_bytes())
     }
 }
 

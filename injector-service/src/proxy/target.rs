@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, Method, Uri, request::Parts, uri::Authority};
+use http::{HeaderMap, Method, request::Parts, uri::Authority};
 use proto::{Reason, Refusal, ServerName, WorkspaceName};
 
-use super::{Hosts, ListenerRoute, oauth_path, url_rewrite::ServerUrls};
+use super::{Hosts, ListenerRoute, oauth_path, sent_url::SentUrl, url_rewrite::ServerUrls};
 use crate::{
     callers::{CallPermit, Caller},
     header_rules, path,
@@ -81,7 +81,7 @@ impl CallTarget {
         &'a self,
         scheme: &'static str,
         authority: &'a Authority,
-        request: &'a Uri,
+        request: &'a SentUrl,
     ) -> ServerUrls<'a> {
         ServerUrls {
             scheme,

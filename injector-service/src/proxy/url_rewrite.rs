@@ -1,16 +1,19 @@
 //! URLs in responses, rewritten from the upstream's address of a server to the address under which the program calls
 //! that server. A client that followed an unchanged URL would leave the injector, or would reach another server.
 
-use http::{HeaderMap, HeaderName, HeaderValue, Uri, uri::Authority};
+use http::{HeaderMap, HeaderName, HeaderValue, uri::Authority};
 use proto::Origin;
 use url::Url;
 
-use super::oauth_path;
+use super::{oauth_path, sent_url::SentUrl};
 use crate::registry::server::{Oauth, Spec};
 
 /// The most bytes of a value whose URLs are rewritten; a longer value is removed. Each URL in a value may grow by the
 /// path of the server, or by the path of the request.
 const MAX_REWRITTEN: usize = 256 << 10;
+/// The most links of one head whose URLs are rewritten; a value with further links is removed. A link of four bytes may be
+/// relative to a request URL of 60 KiB, so a head of nothing but links would take seconds.
+const MAX_LINKS: usize = 1000;
 
 /// The addresses of one server: the upstream's, and those under which the program calls it.
 pub(super) struct ServerUrls<'a> {
@@ -21,8 +24,7 @@ pub(super) struct ServerUrls<'a> {
     /// `/{workspace}/{server}` when the path names the server, else empty.
     pub(super) prefix: &'a str,
     pub(super) server: &'a Spec,
-    /// The URL of the request as it was sent upstream, with `*` in place of the values in it.
-    pub(super) request: &'a Uri,
+    pub(super) request: &'a SentUrl,
 }
 
 /// The ways in which header fields carry URLs.
@@ -63,13 +65,14 @@ impl ServerUrls<'_> {
         let with_urls = headers
             .keys()
             .filter_map(|name| Some((name.clone(), url_syntax(name)?)));
+        let mut links_left = MAX_LINKS;
         for (name, syntax) in with_urls.collect::<Vec<_>>() {
             let values: Vec<_> = headers.get_all(&name).iter().cloned().collect();
             headers.remove(&name);
             for value in values {
                 let rewritten = str::from_utf8(value.as_bytes())
                     .ok()
-                    .and_then(|value| self.rewrite_value(syntax, value));
+                    .and_then(|value| self.rewrite_value(syntax, value, &mut links_left));
                 if let Some(Ok(rewritten)) = rewritten.map(HeaderValue::try_from) {
                     headers.append(&name, rewritten);
                 }
@@ -87,7 +90,7 @@ impl ServerUrls<'_> {
     /// Rewrites a URL like [`Self::rewrite_url`]. The path of a URL that is no OAuth document gets the prefix
     /// `document`.
     fn rewrite_document_url(&self, document: &'static str, url: &str) -> Option<String> {
-        let resolved = Url::parse(&self.request.to_string()).ok()?.join(url).ok()?;
+        let resolved = self.request.resolve(url)?;
         let is_absolute = Url::parse(url).is_ok();
         match self.path_here(document, &resolved) {
             // A relative reference that begins with `//` would name a host (RFC 3986, section 4.2).
@@ -132,17 +135,18 @@ impl ServerUrls<'_> {
         has_origin(url) || url.scheme() == "http" && secure.set_scheme("https").is_ok() && has_origin(&secure)
     }
 
-    fn rewrite_value(&self, syntax: UrlSyntax, value: &str) -> Option<String> {
+    fn rewrite_value(&self, syntax: UrlSyntax, value: &str, links_left: &mut usize) -> Option<String> {
         match syntax {
             // The obsolete field `URI` occurs in both forms.
             UrlSyntax::Links if value.contains('<') => {
-                self.rewrite_parameters(value, &['<', '"'], "anchor", "")
+                self.rewrite_parameters(value, &['<', '"'], "anchor", "", links_left)
             }
             UrlSyntax::Whole | UrlSyntax::Links => self.rewrite_url(value),
             UrlSyntax::Refresh => self.rewrite_refresh(value),
             UrlSyntax::Challenge => match self.server.oauth {
                 Oauth::Pass => {
-                    self.rewrite_parameters(value, &['"'], "resource_metadata", oauth_path::ELSEWHERE)
+                    let (name, document) = ("resource_metadata", oauth_path::ELSEWHERE);
+                    self.rewrite_parameters(value, &['"'], name, document, links_left)
                 }
                 Oauth::Replace => Some(value.to_owned()),
             },
@@ -150,13 +154,14 @@ impl ServerUrls<'_> {
     }
 
     /// Rewrites the URLs in `<…>`, if `marks` contains `<`, and the quoted parameters called `name`, whose URLs may get
-    /// the prefix `document`.
+    /// the prefix `document`. Returns None for a value with more than `links_left` URLs.
     fn rewrite_parameters(
         &self,
         value: &str,
         marks: &[char],
         name: &str,
         document: &'static str,
+        links_left: &mut usize,
     ) -> Option<String> {
         let (mut rewritten, mut rest) = (String::new(), value);
         while let Some((before, marked)) = rest.find(marks).and_then(|at| rest.split_at_checked(at)) {
@@ -166,11 +171,13 @@ impl ServerUrls<'_> {
             }
             if let Some(link) = marked.strip_prefix('<') {
                 let (url, after) = link.split_once('>')?;
+                *links_left = links_left.checked_sub(1)?;
                 rewritten.push_str(&format!("<{}>", self.rewrite_url(url)?));
                 rest = after;
             } else {
                 let (quoted, after) = split_quoted(marked)?;
                 if ends_in_parameter(before, name) {
+                    *links_left = links_left.checked_sub(1)?;
                     rewritten.push_str(&format!("\"{}\"", self.rewrite_document_url(document, quoted)?));
                 } else {
                     rewritten.push_str(&format!("\"{quoted}\""));

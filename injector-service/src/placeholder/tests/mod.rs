@@ -171,7 +171,9 @@ fn a_value_shorter_than_the_random_part_has_no_placeholder_in_http2() {
             .is_some()
     );
     let not_ascii = b"caf\xc3\xa9 with enough characters";
-    assert!(table.insert(&NAME, not_ascii, PossibleVersions::Any).is_none());
+    assert!(table.insert(&NAME, not_ascii, PossibleVersions::Any).is_some());
+    let with_control = b"bell\x07 with enough characters";
+    assert!(table.insert(&NAME, with_control, PossibleVersions::Any).is_none());
 }
 
 #[test]

@@ -258,6 +258,49 @@ async fn the_placeholders_of_targets_and_fields_do_not_work_for_one_another() {
     }
 }
 
+#[tokio::test]
+async fn a_target_with_other_characters_than_ascii_is_written_whole() {
+    let table = PlaceholderTable::default();
+    for version in [HttpVersion::Http1, HttpVersion::Http2] {
+        let mut exchange = Exchange::start(version, &table).await;
+        let characters: String = ('\u{80}'..='\u{7ff}').collect();
+        let target = format!("/search?key=ghp_0123456789&q={characters}\u{20ac}\u{1f511}");
+        let inserted = table.insert_target(target.as_bytes(), PossibleVersions::Any);
+        let (placeholder, guard) = inserted.unwrap();
+        assert!(placeholder.as_str().is_ascii());
+        let seen = exchange
+            .send(request(placeholder.as_str()).body(body(&[], None)).unwrap())
+            .await;
+        assert_eq!(
+            seen.head.uri.path_and_query().unwrap(),
+            target.as_str(),
+            "{version:?}"
+        );
+        assert!(guard.is_substituted());
+    }
+}
+
+/// h2's decoder reads the code of each byte that a value may have, so a wrong code would show here.
+#[tokio::test]
+async fn every_byte_of_a_field_arrives_as_it_is() {
+    let table = PlaceholderTable::default();
+    let mut exchange = Exchange::start(HttpVersion::Http2, &table).await;
+    let legal = |byte: &u8| header::HeaderValue::from_bytes(&[b'a', *byte, b'a']).is_ok();
+    for byte in (0..=u8::MAX).filter(legal) {
+        for value in [
+            vec![byte; 32],
+            [b"session=ghp_0123456789; a=", &[byte][..], b"~z"].concat(),
+        ] {
+            let inserted = table.insert(&NAME, &value, PossibleVersions::Any);
+            let (placeholder, guard) = inserted.unwrap();
+            let own = request("/").header(NAME, placeholder);
+            let seen = exchange.send(own.body(body(&[], None)).unwrap()).await;
+            assert_eq!(seen.head.headers[NAME].as_bytes(), value, "{byte:x}");
+            assert!(guard.is_substituted());
+        }
+    }
+}
+
 /// h2 splits a large head into frames of 16 KiB.
 #[tokio::test]
 async fn a_large_target_is_written_across_frames() {
@@ -353,7 +396,10 @@ fn a_target_that_no_placeholder_can_stand_for_has_none() {
     for (target, http1, http2) in [
         (&b"/short?key=value"[..], true, false),
         (TARGET, true, true),
-        (b"/caf\xc3\xa9-with-enough-characters-for-a-code", false, false),
+        (b"/caf\xc3\xa9-with-enough-characters-for-a-code", true, true),
+        (b"/caf\xe9-with-enough-characters-for-a-code", true, true),
+        (b"/a\x7fdelete-with-enough-characters-for-a-code", false, false),
+        (b"/a\0nul-with-enough-characters-for-a-code", false, false),
         (b"/a space-with-enough-characters-for-a-code", false, false),
         (b"/a\r\nbreak-with-enough-characters-for-a-code", false, false),
         // A placeholder of as many bits would have more symbols than a target may have.

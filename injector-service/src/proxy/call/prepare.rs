@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, Method, uri::Authority};
+use http::{HeaderMap, Method, header, uri::Authority};
 use http_body::Body as _;
 use proto::{Reason, Refusal};
 
@@ -63,6 +63,9 @@ impl<'c> PreparedRequest<'c> {
         let CallContext { proxy, dialect, .. } = context;
         let server = &target.entry.server;
         let upgrade = UpgradeRequest::find(&mut parts, dialect, server.spec.protocol)?;
+        if !target.document.is_empty() {
+            check_only_reads(&parts.method, &body, upgrade.as_ref())?;
+        }
         let mut headers = parts.headers;
         let scrub = echo::scrub_for(&headers, server.spec.scrub)?;
         header_rules::clean_request(&mut headers, &server.spec.injections);
@@ -74,6 +77,7 @@ impl<'c> PreparedRequest<'c> {
         if let Some(upgrade) = &upgrade {
             upgrade.add_to(&mut headers)?;
         }
+        check_one_content_type(&headers, &server.spec)?;
         let body_placement = body_placement(&target, dialect, is_form(&headers))?;
         if dialect == Dialect::Http && matches!(body_placement, BodyPlacement::None) && !body.is_end_stream()
         {
@@ -104,6 +108,24 @@ impl<'c> PreparedRequest<'c> {
     }
 }
 
+/// Refuses a request for an OAuth document that is more than a request to read it. The path of the document may be that of
+/// a call with secrets in its body, and a document gets none there, so a body would go out without required secrets and
+/// with whatever the program sends in their places.
+fn check_only_reads(
+    method: &Method,
+    body: &ReceivedBody,
+    upgrade: Option<&UpgradeRequest>,
+) -> Result<(), Refusal> {
+    let is_read = matches!(*method, Method::GET | Method::HEAD);
+    match is_read && body.is_end_stream() && upgrade.is_none() {
+        true => Ok(()),
+        false => Err(Refusal::new(
+            Reason::MethodRefused,
+            "an OAuth document of a server is read with GET or HEAD, without a body and without an upgrade",
+        )),
+    }
+}
+
 /// Refuses the body of a method whose gRPC messages get secrets when the call is not gRPC. gRPC-Web and Connect could carry
 /// the program's own entries in the fields of the injections.
 fn check_is_no_message(target: &CallTarget) -> Result<(), Refusal> {
@@ -120,6 +142,46 @@ fn check_is_no_message(target: &CallTarget) -> Result<(), Refusal> {
         true => Err(Refusal::new(
             Reason::BodyTypeUnsupported,
             "this method gets its secrets in gRPC messages, so the Content-Type of its calls has to be application/grpc",
+        )),
+    }
+}
+
+/// Refuses a gRPC call without secrets when the same path gets secrets in JSON bodies or forms. A server that ignores the
+/// `Content-Type` would read a JSON body without the required secrets and with the program's own members.
+fn check_is_no_http_body(target: &CallTarget) -> Result<(), Refusal> {
+    let Spec {
+        auth_type,
+        injections,
+        body_calls,
+        ..
+    } = &target.entry.server.spec;
+    let in_http_bodies = injections
+        .iter()
+        .any(|injection| injection.placement.is_in_body() && !injection.placement.is_in_messages());
+    let has_place = matches!(auth_type, AuthType::Skill(_)) || in_http_bodies;
+    match has_place && body_calls.may_be_http(&target.rest) {
+        false => Ok(()),
+        true => Err(Refusal::new(
+            Reason::BodyTypeUnsupported,
+            "this path gets its secrets in a JSON body or a form, so the Content-Type cannot be application/grpc; gRPC methods \
+             with secrets are named in grpc_methods, and those without have paths like /pkg.Service/Method",
+        )),
+    }
+}
+
+/// Refuses a request with several `Content-Type` fields to a server with secrets in bodies. The injector and the server
+/// could take it for different kinds of calls.
+fn check_one_content_type(headers: &HeaderMap, spec: &Spec) -> Result<(), Refusal> {
+    let mut in_bodies = spec
+        .injections
+        .iter()
+        .filter(|injection| injection.placement.is_in_body());
+    let has_place = matches!(spec.auth_type, AuthType::Skill(_)) || in_bodies.next().is_some();
+    match has_place && headers.get_all(header::CONTENT_TYPE).iter().count() > 1 {
+        false => Ok(()),
+        true => Err(Refusal::new(
+            Reason::BodyTypeUnsupported,
+            "this server gets secrets in bodies, so a request may have only one Content-Type",
         )),
     }
 }
@@ -143,6 +205,9 @@ fn body_placement(target: &CallTarget, dialect: Dialect, is_form: bool) -> Resul
         (AuthType::Skill(None), Dialect::Grpc) | (AuthType::SecretHeaders | AuthType::Bearer, _) => false,
     };
     let is_left_out = is_limited && !body_calls.include(dialect, &target.rest);
+    if is_left_out && dialect == Dialect::Grpc {
+        check_is_no_http_body(target)?;
+    }
     match target.document {
         "" if !is_left_out => BodyPlacement::of(*auth_type, injections, dialect, is_form),
         _ => Ok(BodyPlacement::None),

@@ -2,7 +2,7 @@
 
 use std::{mem, pin::pin, sync::Arc};
 
-use http::{Method, Response, Uri, header, response::Parts};
+use http::{Method, Response, header, response::Parts};
 use http_body::Body as _;
 use proto::Refusal;
 
@@ -24,7 +24,9 @@ use crate::{
         grpc::FailureTrailers,
         oauth_metadata,
         received_body::ReceivedBody,
-        response_framing, sse_endpoint,
+        response_framing,
+        sent_url::SentUrl,
+        sse_endpoint,
         upgrade::UpgradeResponse,
         upload::UploadState,
     },
@@ -68,6 +70,7 @@ impl ReceivedResponse<'_> {
         let proxy = plan.context.proxy;
         let body = mask(&mut head, body, echo_filter, &proxy.budget)
             .inspect_err(|_| record.count_injected(&proxy.metrics))?;
+        let url = SentUrl::new(url);
         rewrite_head(&mut head, &plan, &url, record)?;
         let CallPlan {
             context,
@@ -132,7 +135,7 @@ fn trailers_of_broken_answer(context: &CallContext<'_>, filter: &EchoFilter) -> 
 fn rewrite_head(
     head: &mut Parts,
     plan: &CallPlan<'_>,
-    url: &Uri,
+    url: &SentUrl,
     record: &CallRecord,
 ) -> Result<(), Refusal> {
     let CallContext {

@@ -58,6 +58,27 @@ fn endpoints_are_rewritten_in_pieces_of_any_size() {
 }
 
 #[test]
+fn a_url_beyond_the_most_endpoints_of_a_stream_becomes_a_comment() {
+    let event = |data: &str| format!("event: endpoint\n{data}\n\n");
+    let of_two_lines = |data: &str| event(&format!("{data}\n{data}"));
+    for size in [1, 7, 100_000] {
+        let mut rewriter = EndpointRewriter::new(rewrite);
+        let mut passed = |stream: String| {
+            let pieces = stream.as_bytes().chunks(size);
+            let out: Vec<u8> = pieces.flat_map(|piece| rewriter.push(piece)).collect();
+            String::from_utf8(out).unwrap()
+        };
+        let (sent, expected) = (of_two_lines("data: /m"), of_two_lines("data: /w/s/m"));
+        assert_eq!(
+            passed(sent.repeat(MAX_ENDPOINTS / 2)),
+            expected.repeat(MAX_ENDPOINTS / 2)
+        );
+        assert_eq!(passed(event("data: /m")), event(":"));
+        assert_eq!(passed("data: /m\n\n".to_owned()), "data: /m\n\n");
+    }
+}
+
+#[test]
 fn lines_that_cannot_name_an_endpoint_pass_at_once() {
     let mut rewriter = EndpointRewriter::new(rewrite);
     for piece in ["d", "ata: 1", "\n", ": ping", "\nretry", "\n\n", "ex", "event"] {

@@ -1,4 +1,5 @@
 use super::*;
+use crate::work_growth::{assert_linear, repeated};
 
 /// Rewrites one header of the response to `https://api.example.com/v1/x/y`, by a server at
 /// `https://api.example.com/v1/`.
@@ -18,10 +19,61 @@ fn rewritten_with(oauth: Oauth, prefix: &str, name: &'static str, value: &str) -
         authority: &"localhost:7100".parse().unwrap(),
         prefix,
         server: &server,
-        request: &"https://api.example.com/v1/x/y".parse().unwrap(),
+        request: &SentUrl::new("https://api.example.com/v1/x/y".parse().unwrap()),
     }
     .rewrite_headers(&mut headers);
     headers.get(name).map(|value| value.to_str().unwrap().to_owned())
+}
+
+/// Rewrites the headers of the response to a request whose URL has about `request` bytes.
+fn rewritten_for(request: usize, headers: &mut HeaderMap) {
+    let url = format!("https://api.example.com/v1/{}?q", "x".repeat(request));
+    ServerUrls {
+        scheme: "http",
+        authority: &"localhost:7100".parse().unwrap(),
+        prefix: "/w/s",
+        server: &Spec::of_url("https://api.example.com/v1/"),
+        request: &SentUrl::new(url.parse().unwrap()),
+    }
+    .rewrite_headers(headers);
+}
+
+#[test]
+fn the_work_for_links_grows_with_their_length_only() {
+    for link in [
+        "<a:>,",
+        "<b>,",
+        "<../b>",
+        "<//a>",
+        "<",
+        "\"",
+        "\"\"",
+        "anchor=\"b\";",
+        ";=\"\"",
+        "\u{e9}",
+    ] {
+        let links = |length: usize| repeated("<a:>", link, length);
+        assert_linear(link, links, |value| {
+            let mut headers = HeaderMap::new();
+            headers.insert("link", HeaderValue::from_bytes(value).unwrap());
+            rewritten_for(value.len(), &mut headers);
+        });
+    }
+}
+
+#[test]
+fn a_link_field_beyond_the_most_links_of_a_head_is_removed() {
+    let link = |count: usize| HeaderValue::try_from(vec!["<b>"; count].join(",")).unwrap();
+    let mut headers = HeaderMap::new();
+    for count in [MAX_LINKS - 2, 2, 1] {
+        headers.append("link", link(count));
+    }
+    headers.append("location", HeaderValue::from_static("/v1/b"));
+    rewritten_for(0, &mut headers);
+    let left: Vec<_> = headers.get_all("link").iter().map(HeaderValue::len).collect();
+    let whole = |count: usize| count * "</w/s/b>,".len() - 1;
+    assert_eq!(left, [whole(MAX_LINKS - 2), whole(2)]);
+    assert_eq!(headers["location"], "/w/s/b");
 }
 
 #[test]

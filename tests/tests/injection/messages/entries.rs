@@ -218,6 +218,111 @@ async fn calls_of_other_methods_get_no_entries_and_are_not_changed() {
     pair.stop().await;
 }
 
+fn member(pointer: &str) -> Injection {
+    let (pointer, value) = (pointer.to_owned(), "${TOKEN}".to_owned());
+    Injection {
+        required: true,
+        placement: Some(Placement::Json(proto::injector::v1::JsonPlacement {
+            pointer,
+            value,
+        })),
+    }
+}
+
+/// A server that ignores the `Content-Type` would read the program's own member in a body without the required secret.
+#[tokio::test]
+async fn a_call_that_claims_to_be_grpc_does_not_avoid_the_places_in_http_bodies() {
+    let pair = dev(&[("TOKEN", "v-1")]).await;
+    let upstream = recording().await;
+    for (name, paths) in [
+        ("all", &[][..]),
+        ("run", &["/run", "/tools/*"]),
+        ("method", &["/e2e.Other/Any", "/e2e.Probe/Any"]),
+    ] {
+        let injections = vec![required(entry(7, "", "${TOKEN}")), member("/token")];
+        pair.injector
+            .add(Server {
+                name: name.into(),
+                paths: paths.iter().map(|path| (*path).to_owned()).collect(),
+                ..described(&upstream.url(), ProtobufMessages::First, injections)
+            })
+            .await;
+    }
+    let mine = r#"{"token":"mine"}"#;
+    for (path, is_refused) in [
+        ("all/run", true),
+        ("all", true),
+        ("all/", true),
+        ("all/v1/tools/run", true),
+        ("all/e2e.Other/Any?q", true),
+        ("all/e2e.Other/Any/", true),
+        ("all/e2e.Oth%65r/Any", true),
+        ("all/e2e.Other/Any", false),
+        ("all/grpc.health.v1.Health/Check", false),
+        ("run/run", true),
+        ("run/run?q", true),
+        ("run/tools/run", true),
+        ("run/e2e.Other/Any", false),
+        ("run/other", false),
+        ("method/e2e.Other/Any", true),
+        ("method/e2e.Other/All", false),
+    ] {
+        let request = Request::post(format!("/dev/{path}")).header("content-type", "application/grpc");
+        let calls = upstream.seen().len();
+        let answer = pair.injector.send(request, mine).await;
+        let reason = answer.headers().get("x-aerostack-reason");
+        let expected = is_refused.then_some("BODY_TYPE_UNSUPPORTED");
+        assert_eq!(reason.map(|reason| reason.to_str().unwrap()), expected, "{path}");
+        assert_eq!(upstream.seen().len(), calls + usize::from(!is_refused), "{path}");
+    }
+    pair.stop().await;
+}
+
+#[tokio::test]
+async fn a_call_with_two_content_types_is_refused_where_a_body_has_places() {
+    let pair = dev(&[("TOKEN", "v-1")]).await;
+    let upstream = recording().await;
+    let (grpc, json) = ("application/grpc", "application/json");
+    let header = proto::injector::v1::HeaderPlacement {
+        name: "x-key".into(),
+        value: "${TOKEN}".into(),
+    };
+    let in_head = Injection {
+        required: true,
+        placement: Some(Placement::Header(header)),
+    };
+    for (name, injection, is_refused) in [
+        ("messages", entry(7, "", "${TOKEN}"), true),
+        ("json", member("/token"), true),
+        ("head", in_head, false),
+    ] {
+        let mut server = described(&upstream.url(), ProtobufMessages::First, vec![injection]);
+        server.name = name.into();
+        match name {
+            "messages" => {}
+            "json" => {
+                server.grpc_methods.clear();
+                server.paths.push("/run".into());
+            }
+            _ => server.grpc_methods.clear(),
+        }
+        pair.injector.add(server).await;
+        for (first, second) in [(grpc, json), (json, grpc), (json, json)] {
+            for path in ["e2e.Other/Any", "run", "other"] {
+                let request = Request::post(format!("/dev/{name}/{path}"))
+                    .header("content-type", first)
+                    .header("content-type", second);
+                let answer = pair.injector.send(request, "{}").await;
+                let reason = answer.headers().get("x-aerostack-reason");
+                let expected = is_refused.then_some("BODY_TYPE_UNSUPPORTED");
+                let reason = reason.map(|reason| reason.to_str().unwrap());
+                assert_eq!(reason, expected, "{name}/{path} {first} {second}");
+            }
+        }
+    }
+    pair.stop().await;
+}
+
 #[tokio::test]
 async fn entries_stand_beside_places_in_the_head_and_in_http_bodies() {
     let pair = dev(&[("TOKEN", "v-1")]).await;

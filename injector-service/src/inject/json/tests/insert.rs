@@ -4,6 +4,7 @@ use super::super::{
     ConflictingPointers, InsertError, JsonCause, JsonMembers, JsonPointer, JsonString, error::MAX_FOUND,
     insert_members, nesting::MAX_DEPTH,
 };
+use crate::work_growth::{assert_linear, repeated};
 
 /// Returns the members of `pointer=value` pairs, separated by spaces. A pointer alone has no value.
 pub(super) fn members(pairs: &str) -> Result<JsonMembers, ConflictingPointers> {
@@ -239,6 +240,29 @@ fn everything_that_the_grammar_allows_passes_byte_for_byte() {
         r#"{"params":{"a":1,"a":1},"a":0,"a":{}}"#,
     ] {
         assert_eq!(insert("/params/token /x", body).as_deref(), Ok(body));
+    }
+}
+
+#[test]
+fn the_work_for_a_body_grows_with_its_length_only() {
+    let members = members("/token=v /p/token=v /p/q/token=v /p/q/r/token=v").unwrap();
+    for again in [
+        "\"p\":{},",
+        "\"p\":0,",
+        "\"p\":{\"q\":{}},",
+        "\"p\":{\"q\":",
+        "\"token\":0,",
+        "\"a\":0,",
+        " ",
+        "\"\\u0307",
+        "\"a\":[",
+        "\"p\" : {",
+    ] {
+        assert_linear(
+            again,
+            |length| repeated("{", again, length),
+            |body| insert_members(body, &members).is_ok(),
+        );
     }
 }
 
