@@ -13,7 +13,10 @@ pub(crate) const MAX_PEM: u64 = 1024 * 1024;
 /// nobody writes to waits for ever.
 pub(crate) fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     if !fs::metadata(path)?.is_file() {
-        return Err(io::Error::new(ErrorKind::InvalidInput, "it is not a regular file"));
+        return Err(io::Error::new(
+            ErrorKind::InvalidInput,
+            "it is not a regular file",
+        ));
     }
     read_at_most(File::open(path)?, limit)
 }

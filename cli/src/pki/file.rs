@@ -90,7 +90,10 @@ pub(super) fn read_key(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, PkiErr
         let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
         let found = file.metadata()?;
         if !found.is_file() {
-            return Err(io::Error::new(ErrorKind::InvalidInput, "it is not a regular file"));
+            return Err(io::Error::new(
+                ErrorKind::InvalidInput,
+                "it is not a regular file",
+            ));
         }
         if found.permissions().mode() & 0o077 != 0 {
             file.set_permissions(Permissions::from_mode(KEY_MODE))?;
