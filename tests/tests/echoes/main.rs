@@ -380,6 +380,25 @@ async fn a_compressed_body_is_decoded_and_masked() {
 }
 
 #[tokio::test]
+async fn an_answer_whose_window_is_too_large_is_broken_off() {
+    // "plain text" with a window of 1 GiB and of 128 MiB.
+    let brotli = &b"\x11\x1e\x12\x00\x02plain text\x03"[..];
+    let zstd = &b"\x28\xb5\x2f\xfd\x00\x88\x51\x00\x00plain text"[..];
+    for (coding, body) in [("br", brotli), ("zstd", zstd)] {
+        let address = upstream(move |_| {
+            let response = Response::builder().header("content-encoding", coding);
+            response.body(whole(body)).unwrap()
+        })
+        .await;
+        let pair = dev(address, ALL).await;
+        let answer = timeout(PATIENCE, begin(&pair).await.into_body().collect()).await;
+        assert!(answer.unwrap().is_err(), "{coding}");
+        let series = "aerostack_injector_broken_off_calls_total{workspace=\"dev\",server=\"api\",reason=\"UPSTREAM_ENCODING_UNSUPPORTED\"} 1";
+        assert_counted(&pair, series).await;
+    }
+}
+
+#[tokio::test]
 async fn an_answer_in_an_unknown_encoding_is_refused() {
     for coding in ["compress", "gzip, br"] {
         let address = upstream(move |_| {

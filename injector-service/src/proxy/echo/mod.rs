@@ -6,7 +6,7 @@
 //! | body | `body.rs`, over `stream.rs`, which gives out a stream of payloads and their framing |
 //! | bytes that are searched | `payload.rs` |
 //! | framing of gRPC messages and of WebSocket frames | `grpc.rs`, `websocket.rs` |
-//! | compressed body | `content_coding.rs` |
+//! | compressed body | `content_coding.rs`, with a file for each format |
 //!
 //! `crate::scrub` finds the values. A stream holds its last bytes back for [`TAIL_DELAY`] at most, or for
 //! [`BEGUN_DELAY`] when a value has almost certainly begun in them.
