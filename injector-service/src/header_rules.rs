@@ -1,7 +1,7 @@
 //! The rules for header fields that pass through the injector, in either direction.
 //!
-//! Each constant of type [`FieldRule`] is a row of one table. [`REQUEST`], [`REQUEST_TRAILERS`], [`RESPONSE`] and
-//! [`RESPONSE_TRAILERS`] list the rows that are removed from each part of a message. Every other field passes.
+//! Each constant of type [`FieldRule`] is a row of one table. [`REQUEST`], [`SEARCHED_REQUEST`], [`REQUEST_TRAILERS`],
+//! [`RESPONSE`] and [`RESPONSE_TRAILERS`] list the rows that are removed from each part of a message. Every other field passes.
 //!
 //! Many servers turn the names of fields into names of variables, and so read `_`, `.` and other characters as `-` (RFC
 //! 3875, section 4.1.18), or `-` as `_`. So the injector removes a field in every spelling that a server may read as
@@ -17,7 +17,7 @@
 //! | `grpc-timeout` | request | `proxy/call/deadline.rs`, with the time that is left |
 //! | `x-request-id` | request | `proxy/call_id.rs`, when the program sent none |
 //! | `Accept-Encoding: identity` | request for OAuth metadata | `proxy/oauth_metadata.rs`, because the metadata is rewritten |
-//! | `Accept-Encoding`, `grpc-accept-encoding`: `identity` | request to a server with `scrub: all` | `proxy/echo/mod.rs`, which also removes `Sec-WebSocket-Extensions` |
+//! | `Accept-Encoding`, `grpc-accept-encoding`: `identity` | request whose whole answer is searched | `proxy/echo/mod.rs`, after [`clean_searched_request`] |
 //! | the fields of a server's injections | request | `inject`; [`clean_request`] removes those of the program |
 //! | `Cookie`, `Set-Cookie` | both | `proxy/cookies.rs`, so that each server gets only its own cookies and those of its injections |
 //! | `Connection`, `Upgrade` | both | `proxy/upgrade/mod.rs`, for the handshake of an upgrade |
@@ -139,7 +139,16 @@ const CORS: FieldRule = Prefixed("access-control-");
 /// injector's origin, and would send later requests past the injector.
 const ALTERNATIVE_SERVICES: FieldRule = Named(&["alt-svc"]);
 
+/// Fields that ask for a part of an answer: ranges (RFC 9110, section 14.2), the name that ranges had before HTTP/1.1 and
+/// their name in Azure, and differences (RFC 3229). Two parts could have one half of a value each, and neither half is
+/// found. A server may always answer with the whole, so programs must expect it.
+const PART_OF_ANSWER: FieldRule = Named(&["range", "if-range", "request-range", "x-ms-range", "a-im"]);
+
+/// Fields that ask for a compressed answer. In a compressed answer, values are not found.
+const COMPRESSED_ANSWER: FieldRule = Named(&["accept-encoding", "sec-websocket-extensions"]);
+
 const REQUEST: &[FieldRule] = &[CONNECTION, OWN, SECRETS, INTERPRETED];
+const SEARCHED_REQUEST: &[FieldRule] = &[PART_OF_ANSWER, COMPRESSED_ANSWER];
 const REQUEST_TRAILERS: &[FieldRule] = &[CONNECTION, OWN, SECRETS, LENGTH, ROUTING_AND_RIGHTS];
 const RESPONSE: &[FieldRule] = &[CONNECTION, OWN, AMBIGUOUS_LENGTH, CORS, ALTERNATIVE_SERVICES];
 const RESPONSE_TRAILERS: &[FieldRule] = &[CONNECTION, OWN, HEAD_ONLY, CORS, ALTERNATIVE_SERVICES];
@@ -158,6 +167,11 @@ pub(crate) fn clean_request(headers: &mut HeaderMap, injections: &[Injection]) {
     if accepts_trailers {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
+}
+
+/// Cleans the headers of a request whose whole answer is searched for values.
+pub(crate) fn clean_searched_request(headers: &mut HeaderMap) {
+    remove(headers, SEARCHED_REQUEST, &[]);
 }
 
 pub(crate) fn clean_request_trailers(trailers: &mut HeaderMap, injections: &[Injection]) {

@@ -47,6 +47,11 @@ impl Reservation {
         }
     }
 
+    /// Reserves as many bytes as are missing to `bytes`. Fails when the budget has fewer free bytes.
+    pub(super) fn grow_to(&mut self, bytes: usize) -> Result<(), Refusal> {
+        self.grow(bytes.saturating_sub(self.bytes))
+    }
+
     /// Reserves `bytes` more and returns true, if half of the budget stays free for calls that have to buffer.
     pub(super) fn grow_optional(&mut self, bytes: usize) -> bool {
         self.take(bytes, self.budget.total / 2)
@@ -76,7 +81,7 @@ impl Drop for Reservation {
     }
 }
 
-fn exhausted() -> Refusal {
+pub(super) fn exhausted() -> Refusal {
     Refusal::new(
         Reason::Overloaded,
         "the bodies of all calls together fill the injector's buffer; see --max-buffered-total",
@@ -97,7 +102,9 @@ mod tests {
         one.shrink_to(8);
         assert!(other.grow(1).is_err());
         one.shrink_to(6);
-        other.grow(1).unwrap();
+        other.grow_to(3).unwrap();
+        other.grow_to(4).unwrap();
+        assert!(other.grow_to(5).is_err());
         assert!(budget.empty_reservation().grow(1).is_err());
         drop(one);
         other.grow(6).unwrap();

@@ -8,28 +8,34 @@ use std::ops::Range;
 use super::encoding::{digit, sextet};
 
 /// Bytes that a part of a text stands for.
-pub(super) struct DecodedText {
+pub(super) struct DecodedText<'o> {
     pub(super) bytes: Vec<u8>,
-    places: Places,
+    places: Places<'o>,
 }
 
 /// The places of decoded bytes in the text.
-enum Places {
+enum Places<'o> {
     /// Groups of as many characters as there are in a byte, from a place on.
     Groups { start: usize, width: usize },
-    /// Base64 from a place on.
-    Base64 { start: usize },
+    /// Base64 from a place on: a place in the decoded bytes of `outer`, if the base64 is itself escaped.
+    Base64 {
+        start: usize,
+        outer: Option<&'o DecodedText<'o>>,
+    },
     /// The place of each byte, and the end of the text.
     Listed(Vec<usize>),
 }
 
-impl DecodedText {
+impl DecodedText<'_> {
     /// Returns the characters of the text that stand for a range of the bytes, and for nothing else.
     pub(super) fn place(&self, bytes: Range<usize>) -> Range<usize> {
         let Range { start: from, end: to } = bytes;
         match &self.places {
             Places::Groups { start, width } => start + from * width..start + to * width,
-            Places::Base64 { start } => start + (from * 8).div_ceil(6)..start + to * 8 / 6,
+            Places::Base64 { start, outer } => {
+                let place = start + (from * 8).div_ceil(6)..start + to * 8 / 6;
+                outer.map_or(place.clone(), |outer| outer.place(place))
+            }
             Places::Listed(places) => {
                 let place = |at: usize| places.get(at).copied().unwrap_or_default();
                 place(from)..place(to)
@@ -39,14 +45,8 @@ impl DecodedText {
 }
 
 /// Calls `each` with the decoded parts of `text` that may contain a value of at least `shortest` bytes.
-pub(super) fn for_each(text: &[u8], shortest: usize, mut each: impl FnMut(&DecodedText)) {
-    for run in runs(text, shortest * 8 / 6, |byte| sextet(byte).is_some()) {
-        let characters = text.get(run.clone()).unwrap_or_default();
-        // The first character may be any one of a group of four.
-        for skipped in 0..4 {
-            each(&base64(characters, run.start, skipped));
-        }
-    }
+pub(super) fn for_each(text: &[u8], shortest: usize, mut each: impl FnMut(&DecodedText<'_>)) {
+    each_base64(text, None, shortest, &mut each);
     for run in runs(text, shortest * 2, |byte| digit(byte).is_some()) {
         let digits = text.get(run.clone()).unwrap_or_default();
         for skipped in 0..2 {
@@ -54,12 +54,17 @@ pub(super) fn for_each(text: &[u8], shortest: usize, mut each: impl FnMut(&Decod
         }
     }
     if text.contains(&b'%') || text.contains(&b'+') {
-        each(&percent(text, b'+'));
+        let with_plus = percent(text, b'+');
+        each(&with_plus);
         each(&percent(text, b' '));
+        if text.contains(&b'%') {
+            each_base64(&with_plus.bytes, Some(&with_plus), shortest, &mut each);
+        }
     }
     if text.contains(&b'\\') {
         let once = json(text);
         each(&once);
+        each_base64(&once.bytes, Some(&once), shortest, &mut each);
         // A JSON text in a string of a JSON text.
         let mut twice = json(&once.bytes);
         if let Places::Listed(places) = &mut twice.places {
@@ -68,6 +73,28 @@ pub(super) fn for_each(text: &[u8], shortest: usize, mut each: impl FnMut(&Decod
             }
         }
         each(&twice);
+    }
+}
+
+/// Calls `each` with the decoded runs of base64 in `text`, which are the bytes of `outer` if there is one.
+fn each_base64<'o>(
+    text: &[u8],
+    outer: Option<&'o DecodedText<'o>>,
+    shortest: usize,
+    each: &mut impl FnMut(&DecodedText<'_>),
+) {
+    for run in runs(text, shortest * 8 / 6, |byte| sextet(byte).is_some()) {
+        let characters = text.get(run.clone()).unwrap_or_default();
+        // The first character may be any one of a group of four.
+        for skipped in 0..4 {
+            each(&DecodedText {
+                bytes: base64(characters, skipped),
+                places: Places::Base64 {
+                    start: run.start + skipped,
+                    outer,
+                },
+            });
+        }
     }
 }
 
@@ -98,7 +125,7 @@ fn runs(text: &[u8], shortest: usize, member: impl Fn(u8) -> bool) -> impl Itera
     })
 }
 
-fn base64(characters: &[u8], start: usize, skipped: usize) -> DecodedText {
+fn base64(characters: &[u8], skipped: usize) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(characters.len() * 6 / 8);
     let (mut bits, mut count) = (0_u32, 0);
     for character in characters.iter().skip(skipped) {
@@ -110,15 +137,10 @@ fn base64(characters: &[u8], start: usize, skipped: usize) -> DecodedText {
             bytes.push(byte);
         }
     }
-    DecodedText {
-        bytes,
-        places: Places::Base64 {
-            start: start + skipped,
-        },
-    }
+    bytes
 }
 
-fn hex(digits: &[u8], start: usize, skipped: usize) -> DecodedText {
+fn hex(digits: &[u8], start: usize, skipped: usize) -> DecodedText<'static> {
     let (pairs, _) = digits.get(skipped..).unwrap_or_default().as_chunks();
     DecodedText {
         bytes: pairs.iter().filter_map(byte_of).collect(),
@@ -130,7 +152,7 @@ fn hex(digits: &[u8], start: usize, skipped: usize) -> DecodedText {
 }
 
 /// Decodes `%` and two digits, wherever they are. `plus` is the character that `+` stands for.
-fn percent(text: &[u8], plus: u8) -> DecodedText {
+fn percent(text: &[u8], plus: u8) -> DecodedText<'static> {
     escaped(text, |rest| match rest {
         [b'%', high, low, ..] => byte_of(&[*high, *low]).map(|byte| (vec![byte], 3)),
         [b'+', ..] => Some((vec![plus], 1)),
@@ -139,7 +161,7 @@ fn percent(text: &[u8], plus: u8) -> DecodedText {
 }
 
 /// Decodes the escaped characters of JSON strings (RFC 8259, section 7).
-fn json(text: &[u8]) -> DecodedText {
+fn json(text: &[u8]) -> DecodedText<'static> {
     escaped(text, |rest| {
         let [b'\\', kind, hex @ ..] = rest else {
             return None;
@@ -178,7 +200,7 @@ fn utf8(character: char) -> Vec<u8> {
 
 /// Decodes a text in which `decode` finds escaped characters at the beginning of the rest, and returns their bytes and
 /// their length.
-fn escaped(text: &[u8], decode: impl Fn(&[u8]) -> Option<(Vec<u8>, usize)>) -> DecodedText {
+fn escaped(text: &[u8], decode: impl Fn(&[u8]) -> Option<(Vec<u8>, usize)>) -> DecodedText<'static> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut places = Vec::with_capacity(text.len() + 1);
     let mut at = 0;
@@ -231,8 +253,15 @@ mod tests {
         assert_eq!(percent(text, b' ').bytes, b"a+b %4");
         assert_eq!(percent(text, b'+').bytes, b"a+b+%4");
         assert_eq!(percent(text, b' ').place(1..2), 1..4);
-        let text = base64(b"xYWJj", 10, 1);
-        assert_eq!(text.bytes, b"abc");
-        assert_eq!((text.place(0..3), text.place(1..2)), (11..15, 13..13));
+        let mut places = Vec::new();
+        let mut of_abc = |text: &DecodedText<'_>| {
+            if text.bytes == b"abc" {
+                places.push((text.place(0..3), text.place(1..2)));
+            }
+        };
+        each_base64(b"..........xYWJj", None, 3, &mut of_abc);
+        let outer = json(br"\u0021\u0078YW\u004aj");
+        each_base64(&outer.bytes, Some(&outer), 3, &mut of_abc);
+        assert_eq!(places, [(11..15, 13..13), (12..21, 14..14)]);
     }
 }

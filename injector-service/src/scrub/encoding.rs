@@ -154,10 +154,15 @@ impl FirstBytes {
 
 fn write_base64(mut bits: u64, text: &mut [u8]) {
     for character in text {
-        let index = usize::try_from(bits >> 58).unwrap_or_default();
-        *character = ALPHABET.get(index).copied().unwrap_or_default();
+        *character = base64_character(bits >> 58);
         bits <<= 6;
     }
+}
+
+/// Returns the character of base64 for six bits.
+pub(super) fn base64_character(bits: u64) -> u8 {
+    let index = usize::try_from(bits).unwrap_or_default();
+    ALPHABET.get(index).copied().unwrap_or_default()
 }
 
 /// Changes hexadecimal digits to capital letters. Returns false when the first `len` characters stay the same.

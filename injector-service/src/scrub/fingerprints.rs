@@ -22,7 +22,7 @@ use super::{
 const LONGER_BEGINNINGS: [usize; 3] = [126, 1023, 8190];
 /// The forms of most values that consist of letters and digits, and of most other values.
 const PLAIN_FORMS: usize = 8;
-const ESCAPED_FORMS: usize = 32;
+const ESCAPED_FORMS: usize = 48;
 /// The most bytes between two samples of a head. Heads are short, so that fewer windows of each form cost less than more
 /// samples of the head.
 const MAX_HEAD_STRIDE: usize = 4;
@@ -282,6 +282,11 @@ impl Fingerprints {
         let [first, second] = [characters >> 64, characters].map(low_half);
         let (low, high) = (first ^ first_key).carrying_mul(second ^ second_key, 0);
         low ^ high
+    }
+
+    #[cfg(test)]
+    pub(super) fn form_count(&self) -> usize {
+        self.forms.len()
     }
 
     fn hasher(&self) -> SipHasher13 {

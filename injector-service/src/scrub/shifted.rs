@@ -2,6 +2,8 @@ use std::ops::Range;
 
 use zeroize::Zeroizing;
 
+use super::encoding::base64_character;
+
 /// Bytes that are computed at once.
 const PART: usize = 64;
 
@@ -43,6 +45,21 @@ impl<'v> ShiftedBits<'v> {
             each(part);
             from = until;
         }
+    }
+
+    /// Adds the characters to `text`, which is empty.
+    pub(super) fn write_base64(&self, text: &mut Vec<u8>) {
+        let (mut bits, mut count) = (0_u64, 0);
+        self.for_each(0..self.len(), |part| {
+            for byte in part {
+                bits = (bits & 0xff) << 8 | u64::from(*byte);
+                count += 8;
+                while count >= 6 && text.len() < self.characters() {
+                    count -= 6;
+                    text.push(base64_character(bits >> count & 0x3f));
+                }
+            }
+        });
     }
 
     /// Writes the bytes from `from` on.

@@ -1,11 +1,12 @@
 //! The texts that URLs and JSON have for a value, when some characters of the value are escaped and others are not.
+//! `docs/scrubbing.md` names the encoders.
 
 use zeroize::Zeroizing;
 
-use super::encoding::HexCase;
+use super::{encoding::HexCase, shifted::ShiftedBits};
 
 /// Characters that percent-encoders leave as they are, in addition to letters, digits, `-`, `.` and `_`.
-const PERCENT_STYLES: [PercentStyle; 6] = [
+const PERCENT_STYLES: [PercentStyle; 13] = [
     // RFC 3986, section 2.3
     PercentStyle::new(b"~", b' '),
     // `encodeURIComponent`
@@ -18,9 +19,24 @@ const PERCENT_STYLES: [PercentStyle; 6] = [
     PercentStyle::new(b" ~/!$&'()*+,;=:@\"#<>?[\\]^`{|}", b' '),
     // the characters of a path (RFC 3986, section 3.3)
     PercentStyle::new(b"~/!$&'()*+,;=:@", b' '),
+    // the path of a `url.URL` of Go
+    PercentStyle::new(b"~/$&+,:;=@", b' '),
+    // `url.PathEscape` of Go
+    PercentStyle::new(b"~$&+=:@", b' '),
+    // `encodeURI` of JavaScript
+    PercentStyle::new(b"~/!$&'()*+,;=:@#?", b' '),
+    // `escape` of JavaScript
+    PercentStyle::new(b"@*+/", b' '),
+    // `url.QueryEscape` of Go, `quote_plus` of Python
+    PercentStyle::new(b"~", b'+'),
+    // `urlencode` of PHP
+    PercentStyle::new(b"", b'+'),
+    // `UrlEncode` of .NET
+    PercentStyle::new(b"!*()", b'+'),
 ];
 
-const JSON_STYLES: [JsonStyle; 9] = [
+const JSON_STYLES: [JsonStyle; 10] = [
+    // The first style escapes only what has to be escaped.
     JsonStyle::new(b"", false, HexCase::Lower),
     JsonStyle::new(b"/", false, HexCase::Lower),
     JsonStyle::new(b"", true, HexCase::Lower),
@@ -29,10 +45,20 @@ const JSON_STYLES: [JsonStyle; 9] = [
     JsonStyle::new(b"/", true, HexCase::Upper),
     // Go
     JsonStyle::new(b"<>&", false, HexCase::Lower),
+    // Gson, `JsonFormat` of Protocol Buffers for Java
+    JsonStyle::new(b"<>&='", false, HexCase::Lower),
     // a JSON text in PHP with every `JSON_HEX_…` flag
     JsonStyle::new(b"/<>&'\"", true, HexCase::Upper),
     // .NET
     JsonStyle::new(b"<>&'\"+`", true, HexCase::Upper),
+];
+
+/// The texts of `+` and `/` where they are characters of base64: in a URL, in a JSON text of PHP, and in one of .NET.
+const BASE64_STYLES: [[&[u8]; 2]; 4] = [
+    [b"%2B", b"%2F"],
+    [b"%2b", b"%2f"],
+    [b"+", b"\\/"],
+    [b"\\u002B", b"/"],
 ];
 
 struct PercentStyle {
@@ -53,9 +79,9 @@ struct JsonStyle {
 pub(super) struct EscapedTexts(Zeroizing<Vec<u8>>);
 
 impl EscapedTexts {
-    /// Returns a buffer for the texts of `values`. The longest text is a JSON text in a JSON text: `\\u00xx`.
+    /// Returns a buffer for the texts of `values`. The longest text is a JSON text in a JSON text: `\\\u0022` for `"`.
     pub(super) fn new<'v>(values: impl Iterator<Item = &'v [u8]>) -> Self {
-        let longest = values.map(|value| if is_plain(value) { 0 } else { 7 * value.len() });
+        let longest = values.map(|value| if is_plain(value) { 0 } else { 8 * value.len() });
         Self(Zeroizing::new(Vec::with_capacity(
             longest.max().unwrap_or_default(),
         )))
@@ -66,6 +92,7 @@ impl EscapedTexts {
         if !is_plain(value) {
             self.percent_styles(value, &mut each);
             self.json_styles(value, &mut each);
+            self.base64_styles(value, &mut each);
         }
     }
 
@@ -90,23 +117,58 @@ impl EscapedTexts {
                 &latin
             }
         };
+        let [minimal, ..] = &JSON_STYLES;
+        let mut inner = Zeroizing::new(Vec::with_capacity(6 * text.len()));
         for style in &JSON_STYLES {
-            self.0.clear();
-            text.chars()
-                .for_each(|character| style.write(&mut self.0, character));
+            self.write_json(text, style);
+            each(&self.0);
+            // A JSON text as a string in a JSON text, as in the results of MCP tools: by the same encoder, and by an encoder
+            // that escapes no more than it has to, around and inside. For values in ASCII, most other pairs of encoders
+            // write one of these texts.
+            inner.clear();
+            inner.extend_from_slice(&self.0);
+            for outer in [style, minimal] {
+                self.write_nested(&inner, outer, each);
+            }
+            self.write_json(text, minimal);
+            inner.clear();
+            inner.extend_from_slice(&self.0);
+            self.write_nested(&inner, style, each);
+        }
+    }
+
+    fn write_nested(&mut self, inner: &[u8], outer: &JsonStyle, each: &mut impl FnMut(&[u8])) {
+        if let Ok(inner) = std::str::from_utf8(inner) {
+            self.write_json(inner, outer);
             each(&self.0);
         }
-        // A JSON text as a string in a JSON text, as in the results of MCP tools.
-        let [style, ..] = &JSON_STYLES;
-        let mut inner = Zeroizing::new(Vec::with_capacity(6 * text.len()));
-        text.chars()
-            .for_each(|character| style.write(&mut inner, character));
+    }
+
+    fn write_json(&mut self, text: &str, style: &JsonStyle) {
         self.0.clear();
-        if let Ok(inner) = std::str::from_utf8(&inner) {
-            inner
-                .chars()
-                .for_each(|character| style.write(&mut self.0, character));
-            each(&self.0);
+        text.chars()
+            .for_each(|character| style.write(&mut self.0, character));
+    }
+
+    /// The characters of base64 that stand for the value alone, where `+` or `/` is escaped.
+    fn base64_styles(&mut self, value: &[u8], each: &mut impl FnMut(&[u8])) {
+        let mut characters = Zeroizing::new(Vec::with_capacity(value.len() * 8 / 6));
+        for skipped in [0, 2, 4] {
+            characters.clear();
+            ShiftedBits::new(value, skipped).write_base64(&mut characters);
+            for [plus, slash] in BASE64_STYLES {
+                self.0.clear();
+                for character in characters.iter() {
+                    self.0.extend_from_slice(match character {
+                        b'+' => plus,
+                        b'/' => slash,
+                        same => std::slice::from_ref(same),
+                    });
+                }
+                if self.0 != characters {
+                    each(&self.0);
+                }
+            }
         }
     }
 

@@ -134,6 +134,152 @@ fn a_value_is_masked_in_json() {
     assert_masked(value.as_bytes(), go.as_bytes());
 }
 
+/// Every printable character of ASCII, a line break and two other characters.
+const ALL_CHARACTERS: &str = " !\"#$%&'()*+,-./0189:;<=>?@AZ[\\]^_`az{|}~\n\u{e9}\u{1f511}";
+
+/// The text of a string of JSON in which the characters of `escaped`, and those for which `others` is true, are `\u00xx`.
+fn json_text(text: &str, escaped: &str, others: fn(char) -> bool) -> String {
+    let mut json = String::new();
+    for character in text.chars() {
+        match character {
+            '/' if escaped.contains('/') => json.push_str("\\/"),
+            '"' if !escaped.contains('"') => json.push_str("\\\""),
+            '\\' => json.push_str("\\\\"),
+            '\n' => json.push_str("\\n"),
+            _ if escaped.contains(character) || others(character) => {
+                for unit in character.encode_utf16(&mut [0; 2]) {
+                    write!(json, "\\u{unit:04x}").unwrap();
+                }
+            }
+            _ => json.push(character),
+        }
+    }
+    json
+}
+
+/// The encoders of JSON that escape characters which need no escape: their names, and their texts.
+fn json_encoders() -> Vec<(&'static str, fn(&str) -> String)> {
+    fn in_upper_case(json: String) -> String {
+        let digits_of = |part: &str| format!("{}{}", part[..4].to_ascii_uppercase(), &part[4..]);
+        let mut parts = json.split("\\u");
+        let first = parts.next().unwrap().to_owned();
+        parts.fold(first, |text, part| format!("{text}\\u{}", digits_of(part)))
+    }
+    vec![
+        ("JavaScript", |text| json_text(text, "", |_| false)),
+        ("Python", |text| json_text(text, "", |each| !each.is_ascii())),
+        ("PHP", |text| json_text(text, "/", |each| !each.is_ascii())),
+        ("Go", |text| json_text(text, "<>&", |_| false)),
+        ("Gson, JsonFormat", |text| json_text(text, "<>&='", |_| false)),
+        ("System.Text.Json", |text| {
+            in_upper_case(json_text(text, "<>&'\"+`", |each| !each.is_ascii()))
+        }),
+    ]
+}
+
+#[test]
+fn a_value_is_masked_in_the_json_of_every_usual_encoder_and_in_json_in_it() {
+    for (name, encode) in json_encoders() {
+        let once = encode(ALL_CHARACTERS);
+        assert_whole_is_masked(ALL_CHARACTERS.as_bytes(), &once, name);
+        assert_whole_is_masked(ALL_CHARACTERS.as_bytes(), &encode(&once), name);
+        let by_others = json_text(&once, "", |_| false);
+        assert_whole_is_masked(ALL_CHARACTERS.as_bytes(), &by_others, name);
+        let of_others = encode(&json_text(ALL_CHARACTERS, "", |_| false));
+        assert_whole_is_masked(ALL_CHARACTERS.as_bytes(), &of_others, name);
+    }
+}
+
+fn assert_whole_is_masked(value: &[u8], text: &str, name: &str) {
+    for scope in [SearchScope::Heads, SearchScope::Bodies] {
+        let fingerprints = Fingerprints::of([value].into_iter(), scope).unwrap();
+        let masked = mask_text(&fingerprints, text.as_bytes()).map(|masked| masked.output);
+        let stars = "*".repeat(text.len());
+        assert_eq!(
+            masked.as_deref(),
+            Some(stars.as_bytes()),
+            "{name} {scope:?}: {text}"
+        );
+    }
+    let (output, _) = scan(&[value], &[text.as_bytes()]);
+    assert_eq!(output, "*".repeat(text.len()).as_bytes(), "{name}: {text}");
+}
+
+#[test]
+fn a_value_is_masked_in_the_percent_encoding_of_every_usual_encoder() {
+    let value: String = (' '..='~').collect();
+    for (name, kept) in [
+        ("RFC 3986", "-._~"),
+        ("encodeURIComponent", "-._~!*'()"),
+        ("encodeURI", "-._~!*'();/?:@&=+$,#"),
+        ("escape of JavaScript", "@*_+-./"),
+        ("url.PathEscape of Go", "-._~$&+=:@"),
+        ("the path of a URL of Go", "-._~/$&+,:;=@"),
+        ("quote of Python", "-._~/"),
+        ("the characters of a path", "-._~/!$&'()*+,;=:@"),
+        ("urlencode of PHP", "-._ "),
+        ("QueryEscape of Go, quote_plus of Python", "-._~ "),
+        ("URLEncoder of Java, forms of HTML", "-._* "),
+        ("UrlEncode of .NET", "-._!*() "),
+    ] {
+        let text = value.chars().fold(String::new(), |mut text, each| {
+            match each.is_ascii_alphanumeric() || kept.contains(each) {
+                true if each == ' ' => text.push('+'),
+                true => text.push(each),
+                false => write!(text, "%{:02X}", u32::from(each)).unwrap(),
+            }
+            text
+        });
+        assert_whole_is_masked(value.as_bytes(), &text, name);
+        assert_whole_is_masked(value.as_bytes(), &in_lower_case_digits(&text), name);
+    }
+}
+
+/// Changes the digits after each `%` to small letters.
+fn in_lower_case_digits(text: &str) -> String {
+    let mut parts = text.split('%');
+    let first = parts.next().unwrap().to_owned();
+    parts.fold(first, |text, part| {
+        format!("{text}%{}{}", part[..2].to_ascii_lowercase(), &part[2..])
+    })
+}
+
+#[test]
+fn a_value_is_masked_in_base64_whose_characters_are_escaped() {
+    let value = "~?>~?>~?>~?>-~?>~?>~?>~?>--~?>~?>~?>~?>";
+    let (php, net): (fn(&str) -> String, fn(&str) -> String) = (
+        |base64| base64.replace('/', "\\/"),
+        |base64| base64.replace('+', "\\u002B"),
+    );
+    let url = |base64: &str| base64.replace('/', "%2F").replace('+', "%2B");
+    for before in 0..3 {
+        let base64 = STANDARD.encode(format!("{}{value}", &"user:p"[..before]));
+        assert!(base64.contains('/') && base64.contains('+'), "{base64}");
+        for text in [
+            php(&base64),
+            net(&base64),
+            url(&base64),
+            url(&base64).replace("%2F", "%2f").replace("%2B", "%2b"),
+        ] {
+            for scope in [SearchScope::Heads, SearchScope::Bodies] {
+                let fingerprints = Fingerprints::of([value.as_bytes()].into_iter(), scope).unwrap();
+                let masked =
+                    mask_text(&fingerprints, text.as_bytes()).unwrap_or_else(|| panic!("{scope:?}: {text}"));
+                let left = masked.output.iter().filter(|byte| **byte != b'*').count();
+                // The characters with bits of other bytes, and padding.
+                assert!(left <= 5, "{scope:?}: {text}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_value_of_plain_characters_has_eight_forms_to_look_for() {
+    let of = |value: &str| Fingerprints::of([value.as_bytes()].into_iter(), SearchScope::Bodies).unwrap();
+    let token = "ghp_0123456789abcdefghijABCDEFGHIJxyzw-.";
+    assert_eq!(of(token).form_count(), 8);
+}
+
 #[test]
 fn a_value_of_fewer_than_eight_bytes_is_not_looked_for() {
     for scope in [SearchScope::Heads, SearchScope::Bodies] {

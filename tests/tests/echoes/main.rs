@@ -241,6 +241,46 @@ async fn a_value_that_comes_byte_by_byte_is_masked() {
     }
 }
 
+/// Answers with the part that the request asks for, as a server of files does.
+fn answers_with_a_part(request: Request<Incoming>) -> Response<Body> {
+    let text = format!("{}{SECRET}{}", "x".repeat(1000), "y".repeat(1000));
+    let range = field(request.headers(), "range").strip_prefix("bytes=");
+    let Some((first, last)) = range.and_then(|range| range.split_once('-')) else {
+        return Response::new(whole(text));
+    };
+    let first: usize = first.parse().unwrap();
+    let last: usize = last.parse().unwrap_or(text.len() - 1);
+    let response = Response::builder().status(206);
+    let response = response.header("content-range", format!("bytes {first}-{last}/{}", text.len()));
+    response.body(whole(text[first..=last].to_owned())).unwrap()
+}
+
+#[tokio::test]
+async fn a_program_cannot_have_the_two_halves_of_a_value_in_two_answers() {
+    let address = upstream(answers_with_a_part).await;
+    let masked = format!("{}{MASK}{}", "x".repeat(1000), "y".repeat(1000));
+    for (scrub, asked, status) in [
+        ("scrub: all", None, 200),
+        ("scrub: headers", Some("all"), 200),
+        ("scrub: headers", None, 206),
+    ] {
+        let pair = dev(address, Setting { scrub, ..ALL }).await;
+        let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
+        for range in ["bytes=0-1010", "bytes=1011-"] {
+            let request = Request::get(pair.injector.url("/dev/api/x")).header("range", range);
+            let request = asked
+                .into_iter()
+                .fold(request, |request, all| request.header("x-aerostack-scrub", all));
+            let call = client.request(request.body(Full::default()).unwrap());
+            let answer = timeout(PATIENCE, call).await.unwrap().unwrap();
+            assert_eq!(answer.status(), status, "{scrub} {range}");
+            if status == 200 {
+                assert_eq!(text(answer).await, masked, "{scrub} {range}");
+            }
+        }
+    }
+}
+
 /// Starts an upstream whose body the test sends.
 async fn fed_upstream(content_type: &'static str) -> (SocketAddr, mpsc::UnboundedSender<Frame<Bytes>>) {
     let (sender, receiver) = mpsc::unbounded_channel();
@@ -336,6 +376,25 @@ async fn a_compressed_body_is_decoded_and_masked() {
             "{coding}"
         );
         assert_eq!(*asked.lock().unwrap(), "identity");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_whose_window_is_too_large_is_broken_off() {
+    // "plain text" with a window of 1 GiB and of 128 MiB.
+    let brotli = &b"\x11\x1e\x12\x00\x02plain text\x03"[..];
+    let zstd = &b"\x28\xb5\x2f\xfd\x00\x88\x51\x00\x00plain text"[..];
+    for (coding, body) in [("br", brotli), ("zstd", zstd)] {
+        let address = upstream(move |_| {
+            let response = Response::builder().header("content-encoding", coding);
+            response.body(whole(body)).unwrap()
+        })
+        .await;
+        let pair = dev(address, ALL).await;
+        let answer = timeout(PATIENCE, begin(&pair).await.into_body().collect()).await;
+        assert!(answer.unwrap().is_err(), "{coding}");
+        let series = "aerostack_injector_broken_off_calls_total{workspace=\"dev\",server=\"api\",reason=\"UPSTREAM_ENCODING_UNSUPPORTED\"} 1";
+        assert_counted(&pair, series).await;
     }
 }
 

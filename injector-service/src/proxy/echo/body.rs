@@ -38,7 +38,7 @@ pub(in crate::proxy) fn mask_body(
 ) -> Result<MaskedBody, Refusal> {
     let source = match &filter {
         Some(filter) if filter.masks_bodies() && !body.is_end_stream() => {
-            let body = content_coding::decode(body, &mut head.headers)?;
+            let body = content_coding::decode(body, &mut head.headers, budget)?;
             let (framing, keeps_length) = framing(&mut head.headers, budget)?;
             Source::Masked(Box::new(MaskedData {
                 body,

@@ -1,7 +1,22 @@
 //! Decodes compressed bodies, because values can be found only in the decoded text.
+//!
+//! | coding | decoder | window |
+//! |---|---|---|
+//! | gzip, deflate | `tower-http` | 32 KiB, always |
+//! | br | `brotli.rs` | up to 16 MiB |
+//! | zstd | `zstd.rs` | up to 8 MiB |
+//!
+//! A body states the size of its window, and a few bytes may stand for a large text. So the memory of the decoders with a
+//! larger window is taken from the budget for bodies, and a larger window than the standard permits is refused.
+
+mod brotli;
+mod decoded_body;
+mod frame_header;
+mod zstd;
 
 use std::future::ready;
 
+use bytes::Bytes;
 use futures_util::FutureExt as _;
 use http::{HeaderMap, HeaderValue, Request, Response, header};
 use http_body_util::BodyExt as _;
@@ -9,13 +24,52 @@ use proto::{Reason, Refusal};
 use tower::{ServiceExt as _, service_fn};
 use tower_http::decompression::Decompression;
 
-use crate::{proxy::received_body::ReceivedBody, upstream::Body};
+use self::{brotli::BrotliDecoder, decoded_body::DecodedBody, zstd::ZstdDecoder};
+use crate::{
+    proxy::buffer_budget::BufferBudget,
+    upstream::{Body, BodyError},
+};
+
+#[derive(Clone, Copy)]
+enum Coding {
+    Gzip,
+    /// The zlib format (RFC 1950).
+    Deflate,
+    Brotli,
+    Zstd,
+}
 
 /// Returns the decoded body, and removes the fields of `headers` that describe the encoded one.
-pub(super) fn decode(body: ReceivedBody, headers: &mut HeaderMap) -> Result<Body, Refusal> {
+pub(super) fn decode<B>(body: B, headers: &mut HeaderMap, budget: &BufferBudget) -> Result<Body, Refusal>
+where
+    B: http_body::Body<Data = Bytes, Error = BodyError> + Send + Unpin + 'static,
+{
     let Some(coding) = coding(headers)? else {
         return Ok(body.boxed_unsync());
     };
+    let decoded = match coding {
+        Coding::Gzip => inflate(body, "gzip")?,
+        Coding::Deflate => inflate(body, "deflate")?,
+        Coding::Brotli => DecodedBody::new(body, BrotliDecoder::new(budget)?).boxed_unsync(),
+        Coding::Zstd => DecodedBody::new(body, ZstdDecoder::new(budget)?).boxed_unsync(),
+    };
+    for name in [
+        "content-encoding",
+        "content-length",
+        "content-md5",
+        "content-digest",
+        "digest",
+        "accept-ranges",
+    ] {
+        headers.remove(name);
+    }
+    Ok(decoded)
+}
+
+fn inflate<B>(body: B, coding: &'static str) -> Result<Body, Refusal>
+where
+    B: http_body::Body<Data = Bytes, Error = BodyError> + Send + 'static,
+{
     let mut encoded = Response::new(body);
     let coding = HeaderValue::from_static(coding);
     encoded.headers_mut().insert(header::CONTENT_ENCODING, coding);
@@ -28,24 +82,14 @@ pub(super) fn decode(body: ReceivedBody, headers: &mut HeaderMap) -> Result<Body
     let decoded = Decompression::new(answer)
         .oneshot(Request::new(()))
         .now_or_never();
-    let Some(Ok(decoded)) = decoded else {
-        return Err(Refusal::new(Reason::Internal, "a body could not be decoded"));
-    };
-    for name in [
-        "content-encoding",
-        "content-length",
-        "content-md5",
-        "content-digest",
-        "digest",
-        "accept-ranges",
-    ] {
-        headers.remove(name);
+    match decoded {
+        Some(Ok(decoded)) => Ok(decoded.into_body().boxed_unsync()),
+        Some(Err(_)) | None => Err(Refusal::new(Reason::Internal, "a body could not be decoded")),
     }
-    Ok(decoded.into_body().boxed_unsync())
 }
 
-/// Returns the coding of a body, as `tower-http` names it, or `None` for a body that is not encoded.
-fn coding(headers: &HeaderMap) -> Result<Option<&'static str>, Refusal> {
+/// Returns the coding of a body, or `None` for a body that is not encoded.
+fn coding(headers: &HeaderMap) -> Result<Option<Coding>, Refusal> {
     let mut codings = headers
         .get_all(header::CONTENT_ENCODING)
         .into_iter()
@@ -54,10 +98,10 @@ fn coding(headers: &HeaderMap) -> Result<Option<&'static str>, Refusal> {
         .filter(|coding| !coding.is_empty() && coding != b"identity");
     match (codings.next().as_deref(), codings.next()) {
         (None, _) => Ok(None),
-        (Some(b"gzip" | b"x-gzip"), None) => Ok(Some("gzip")),
-        (Some(b"deflate"), None) => Ok(Some("deflate")),
-        (Some(b"br"), None) => Ok(Some("br")),
-        (Some(b"zstd"), None) => Ok(Some("zstd")),
+        (Some(b"gzip" | b"x-gzip"), None) => Ok(Some(Coding::Gzip)),
+        (Some(b"deflate"), None) => Ok(Some(Coding::Deflate)),
+        (Some(b"br"), None) => Ok(Some(Coding::Brotli)),
+        (Some(b"zstd"), None) => Ok(Some(Coding::Zstd)),
         (Some(_), _) => Err(Refusal::new(
             Reason::UpstreamEncodingUnsupported,
             "the upstream encoded its answer, although it was asked for a plain one, in a way in which values cannot \
@@ -65,3 +109,21 @@ fn coding(headers: &HeaderMap) -> Result<Option<&'static str>, Refusal> {
         )),
     }
 }
+
+fn window_too_large() -> Refusal {
+    Refusal::new(
+        Reason::UpstreamEncodingUnsupported,
+        "the upstream compressed its answer, although it was asked for a plain one, with a larger window than the \
+         injector decodes: 16 MiB for br, and 8 MiB for zstd",
+    )
+}
+
+fn malformed() -> Refusal {
+    Refusal::new(
+        Reason::UpstreamProtocol,
+        "the body of the upstream's answer is not what its Content-Encoding says",
+    )
+}
+
+#[cfg(test)]
+mod tests;

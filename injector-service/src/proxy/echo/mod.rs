@@ -6,7 +6,7 @@
 //! | body | `body.rs`, over `stream.rs`, which gives out a stream of payloads and their framing |
 //! | bytes that are searched | `payload.rs` |
 //! | framing of gRPC messages and of WebSocket frames | `grpc.rs`, `websocket.rs` |
-//! | compressed body | `content_coding.rs` |
+//! | compressed body | `content_coding.rs`, with a file for each format |
 //!
 //! `crate::scrub` finds the values. A stream holds its last bytes back for [`TAIL_DELAY`] at most, or for
 //! [`BEGUN_DELAY`] when a value has almost certainly begun in them.
@@ -28,6 +28,7 @@ use smallvec::SmallVec;
 
 use crate::{
     dialect::Dialect,
+    header_rules,
     inject::ResolvedSecrets,
     placement::Placement,
     proxy::call_record::LaterRecord,
@@ -80,11 +81,12 @@ pub(super) fn scrub_for(headers: &HeaderMap, setting: Scrub) -> Result<Scrub, Re
     }
 }
 
-/// Asks the upstream for an answer whose body can be searched.
+/// Asks the upstream for a whole answer whose body can be searched.
 pub(super) fn request_plain_body(headers: &mut HeaderMap, scrub: Scrub, dialect: Dialect) {
     if scrub != Scrub::All {
         return;
     }
+    header_rules::clean_searched_request(headers);
     let identity = HeaderValue::from_static("identity");
     headers.insert(header::ACCEPT_ENCODING, identity.clone());
     // gRPC-Web and Connect compress each message as well, when the program offers it.
@@ -93,7 +95,6 @@ pub(super) fn request_plain_body(headers: &mut HeaderMap, scrub: Scrub, dialect:
             headers.insert(name, identity.clone());
         }
     }
-    headers.remove(header::SEC_WEBSOCKET_EXTENSIONS);
 }
 
 impl EchoFilter {
@@ -190,4 +191,58 @@ fn is_in_url(spec: &Spec, name: &SecretName) -> bool {
         | Placement::Form { .. }
         | Placement::Protobuf { .. } => false,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Returns what the fields of a request become, in the order of their names.
+    fn requested(fields: &[(&'static str, &'static str)], scrub: Scrub) -> Vec<String> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        request_plain_body(&mut headers, scrub, Dialect::Http);
+        let line =
+            |(name, value): (&HeaderName, &HeaderValue)| format!("{name}: {}", value.to_str().unwrap());
+        let mut lines: Vec<String> = headers.iter().map(line).collect();
+        lines.sort_unstable();
+        lines
+    }
+
+    #[test]
+    fn a_program_cannot_ask_for_a_part_of_an_answer_that_is_searched() {
+        let parts = [
+            ("range", "bytes=0-1010"),
+            ("range", "bytes=1011-"),
+            ("if-range", "\"tag\""),
+            ("if_range", "\"tag\""),
+            ("request-range", "bytes=0-1010"),
+            ("request_range", "bytes=0-1010"),
+            ("x-ms-range", "bytes=0-1010"),
+            ("x.ms_range", "bytes=0-1010"),
+            ("a-im", "range"),
+            ("a_im", "vcdiff"),
+            ("if-match", "\"tag\""),
+        ];
+        assert_eq!(
+            requested(&parts, Scrub::All),
+            ["accept-encoding: identity", "if-match: \"tag\""]
+        );
+        for scrub in [Scrub::Off, Scrub::Headers] {
+            assert_eq!(requested(&parts, scrub).len(), parts.len());
+        }
+    }
+
+    #[test]
+    fn a_program_cannot_ask_for_a_compressed_answer_in_another_spelling() {
+        let compressed = [
+            ("accept-encoding", "br"),
+            ("accept_encoding", "gzip"),
+            ("sec-websocket-extensions", "permessage-deflate"),
+            ("sec_websocket-extensions", "permessage-deflate"),
+        ];
+        assert_eq!(requested(&compressed, Scrub::All), ["accept-encoding: identity"]);
+    }
 }

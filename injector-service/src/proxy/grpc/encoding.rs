@@ -17,7 +17,7 @@ pub(in crate::proxy) const ACCEPTED: &str = "identity,gzip,deflate,zstd";
 
 /// Largest Zstandard window. Decoders should support 8 MiB (RFC 8878, section 3.1.1.1.2). The decoder allocates the
 /// size that a frame states, so the limit bounds the memory that a client can claim.
-const MAX_WINDOW: u64 = 8 * 1024 * 1024;
+pub(in crate::proxy) const MAX_WINDOW: u64 = 8 * 1024 * 1024;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::proxy) enum Encoding {

@@ -68,6 +68,16 @@ struct Form {
     text: Vec<u8>,
     /// Brings characters that stand for the same bits into one form. After its beginning, a text may mix them.
     fold: fn(u8) -> u8,
+    is_base64: bool,
+}
+
+/// The ways to write the `+` and `/` of base64 in URLs, and in the JSON of PHP and .NET.
+const ESCAPED_BASE64: [[&str; 2]; 4] = [["%2B", "%2F"], ["%2b", "%2f"], ["+", "\\/"], ["\\u002B", "/"]];
+
+fn escape_base64(text: &[u8], [plus, slash]: [&str; 2]) -> Vec<u8> {
+    let text = String::from_utf8(text.to_vec()).unwrap();
+    // Neither replacement contains the other character.
+    text.replace('+', plus).replace('/', slash).into_bytes()
 }
 
 fn of_base64(character: u8) -> u8 {
@@ -83,6 +93,7 @@ fn forms(value: &Secret) -> Vec<Form> {
     let exact = |text: &[u8]| Form {
         text: text.to_vec(),
         fold: |character| character,
+        is_base64: false,
     };
     let digits = |before: &str, upper: bool| {
         let digit = |byte: &u8| format!("{before}{byte:02x}");
@@ -91,6 +102,7 @@ fn forms(value: &Secret) -> Vec<Form> {
         Form {
             text: text.into_bytes(),
             fold: |character| character.to_ascii_lowercase(),
+            is_base64: false,
         }
     };
     let base64 = |before: usize, engine: &base64::engine::GeneralPurpose| {
@@ -100,6 +112,7 @@ fn forms(value: &Secret) -> Vec<Form> {
         Form {
             text: text.as_bytes()[(before * 8).div_ceil(6)..whole].to_vec(),
             fold: of_base64,
+            is_base64: true,
         }
     };
     let mut forms = vec![exact(value)];
@@ -109,15 +122,25 @@ fn forms(value: &Secret) -> Vec<Form> {
     for before in 0..3 {
         forms.extend([STANDARD_NO_PAD, URL_SAFE_NO_PAD].map(|engine| base64(before, &engine)));
     }
-    EscapedTexts::new([value].into_iter()).for_each(value, |text| forms.push(exact(text)));
+    let mut escaped = Vec::new();
+    for before in 0..3 {
+        let text = base64(before, &STANDARD_NO_PAD).text;
+        let texts = ESCAPED_BASE64.map(|style| escape_base64(&text, style));
+        escaped.extend(texts.into_iter().filter(|escaped| *escaped != text));
+    }
+    EscapedTexts::new([value].into_iter()).for_each(value, |text| {
+        if !escaped.iter().any(|escaped| escaped == text) {
+            forms.push(exact(text));
+        }
+    });
+    forms.extend(escaped.iter().map(|text| Form {
+        is_base64: true,
+        ..exact(text)
+    }));
     forms
 }
 
 impl Form {
-    fn is_base64(&self) -> bool {
-        (self.fold)(b'_') == b'/'
-    }
-
     /// Returns true when `text` is this form, with the same first `beginning` characters.
     fn is(&self, text: &[u8], beginning: usize) -> bool {
         let fold = |text: &[u8]| text.iter().map(|each| (self.fold)(*each)).collect::<Vec<_>>();
@@ -236,6 +259,8 @@ enum FieldPart {
         before: Vec<u8>,
         value: Index,
         after: Vec<u8>,
+        /// The way in which characters are escaped, if they are.
+        style: Option<Index>,
     },
 }
 
@@ -251,16 +276,28 @@ impl FieldPart {
                 if std::str::from_utf8(&value.0).is_err() {
                     forms.truncate(5);
                 }
-                forms.retain(|form| !form.is_base64());
+                forms.retain(|form| !form.is_base64);
                 let text = form.get(&forms).text.clone();
                 let all = 0..text.len();
                 (text, all)
             }
-            Self::Base64 { before, value, after } => {
+            Self::Base64 {
+                before,
+                value,
+                after,
+                style,
+            } => {
                 let value = &value.get(values).0;
                 let text = STANDARD.encode([&before[..], value, after].concat());
                 let own = (before.len() * 8).div_ceil(6)..(before.len() + value.len()) * 8 / 6;
-                (text.into_bytes(), own)
+                let [first, own, last] =
+                    [&text[..own.start], &text[own.clone()], &text[own.end..]].map(|part| {
+                        style.map_or(part.into(), |style| {
+                            escape_base64(part.as_bytes(), *style.get(&ESCAPED_BASE64))
+                        })
+                    });
+                let own_place = first.len()..first.len() + own.len();
+                ([first, own, last].concat(), own_place)
             }
         }
     }
@@ -271,8 +308,8 @@ fn field_part() -> impl Strategy<Value = FieldPart> {
     prop_oneof![
         2 => "[ -$&-\\[\\]-~]{0,40}".prop_map(|text| FieldPart::Text(text.into_bytes())),
         3 => (any::<Index>(), any::<Index>()).prop_map(|(value, form)| FieldPart::Form { value, form }),
-        1 => (bytes(), any::<Index>(), bytes())
-            .prop_map(|(before, value, after)| FieldPart::Base64 { before, value, after }),
+        1 => (bytes(), any::<Index>(), bytes(), any::<Option<Index>>())
+            .prop_map(|(before, value, after, style)| FieldPart::Base64 { before, value, after, style }),
     ]
 }
 
