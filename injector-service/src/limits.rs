@@ -50,7 +50,8 @@ pub struct LimitSettings {
     #[arg(long, default_value = "1MiB", value_name = "SIZE")]
     pub max_buffered_body: String,
     /// Maximum size of the bodies that all calls together may buffer; a call beyond it is refused with 503. A body over
-    /// HTTP/2 that has not ended counts at least 64 KiB, or its length if shorter, because the injector reads that much ahead
+    /// HTTP/2 that has not ended counts at least 64 KiB, or its length if shorter, because the injector reads that much ahead.
+    /// The decoders of compressed answers that are searched count as well; an answer beyond the limit is refused with 502
     #[arg(long, default_value = "256MiB", value_name = "SIZE")]
     pub max_buffered_total: String,
     /// Time after which a connection of the data plane without a call is closed

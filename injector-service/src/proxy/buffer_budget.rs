@@ -81,7 +81,7 @@ impl Drop for Reservation {
     }
 }
 
-pub(super) fn exhausted() -> Refusal {
+fn exhausted() -> Refusal {
     Refusal::new(
         Reason::Overloaded,
         "the bodies of all calls together fill the injector's buffer; see --max-buffered-total",

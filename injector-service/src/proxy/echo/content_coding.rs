@@ -110,20 +110,5 @@ fn coding(headers: &HeaderMap) -> Result<Option<Coding>, Refusal> {
     }
 }
 
-fn window_too_large() -> Refusal {
-    Refusal::new(
-        Reason::UpstreamEncodingUnsupported,
-        "the upstream compressed its answer, although it was asked for a plain one, with a larger window than the \
-         injector decodes: 16 MiB for br, and 8 MiB for zstd",
-    )
-}
-
-fn malformed() -> Refusal {
-    Refusal::new(
-        Reason::UpstreamProtocol,
-        "the body of the upstream's answer is not what its Content-Encoding says",
-    )
-}
-
 #[cfg(test)]
 mod tests;

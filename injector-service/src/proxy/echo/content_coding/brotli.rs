@@ -7,8 +7,8 @@ use brotli_decompressor::{
 use bytes::{Buf as _, Bytes};
 use proto::Refusal;
 
-use super::{decoded_body::Decoder, malformed, window_too_large};
-use crate::proxy::buffer_budget::{BufferBudget, Reservation, exhausted};
+use super::decoded_body::{Decoder, malformed, no_memory, window_too_large};
+use crate::proxy::buffer_budget::{BufferBudget, Reservation};
 
 /// The most bytes that are decoded at once.
 const OUTPUT: usize = 16 * 1024;
@@ -33,7 +33,9 @@ enum Position {
 impl BrotliDecoder {
     pub(super) fn new(budget: &BufferBudget) -> Result<Self, Refusal> {
         let mut reservation = budget.empty_reservation();
-        reservation.grow(size_of::<State>() + OUTPUT)?;
+        reservation
+            .grow(size_of::<State>() + OUTPUT)
+            .map_err(|_| no_memory())?;
         let allocator = || BudgetAllocator(budget.clone());
         Ok(Self {
             // Without the large windows of up to 1 GiB, which are an extension of the standard.
@@ -90,7 +92,7 @@ fn failure(code: Code) -> Refusal {
         | Code::BROTLI_DECODER_ERROR_ALLOC_CONTEXT_MAP
         | Code::BROTLI_DECODER_ERROR_ALLOC_RING_BUFFER_1
         | Code::BROTLI_DECODER_ERROR_ALLOC_RING_BUFFER_2
-        | Code::BROTLI_DECODER_ERROR_ALLOC_BLOCK_TYPE_TREES => exhausted(),
+        | Code::BROTLI_DECODER_ERROR_ALLOC_BLOCK_TYPE_TREES => no_memory(),
         _ => malformed(),
     }
 }

@@ -108,3 +108,27 @@ where
         self.has_ended
     }
 }
+
+pub(super) fn window_too_large() -> Refusal {
+    Refusal::new(
+        Reason::UpstreamEncodingUnsupported,
+        "the upstream compressed its answer, although it was asked for a plain one, with a larger window than the \
+         injector decodes: 16 MiB for br, and 8 MiB for zstd",
+    )
+}
+
+/// The upstream has processed the request, so the refusal must not ask the program to send it again.
+pub(super) fn no_memory() -> Refusal {
+    Refusal::new(
+        Reason::UpstreamEncodingUnsupported,
+        "the upstream compressed its answer, although it was asked for a plain one, and no memory is left to decode it; \
+         see --max-buffered-total",
+    )
+}
+
+pub(super) fn malformed() -> Refusal {
+    Refusal::new(
+        Reason::UpstreamProtocol,
+        "the body of the upstream's answer is not what its Content-Encoding says",
+    )
+}

@@ -17,7 +17,10 @@ use proto::Refusal;
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 use twox_hash::XxHash64;
 
-use super::{decoded_body::Decoder, frame_header::FrameHeader, malformed, window_too_large};
+use super::{
+    decoded_body::{Decoder, malformed, no_memory, window_too_large},
+    frame_header::FrameHeader,
+};
 use crate::proxy::{
     buffer_budget::{BufferBudget, Reservation},
     grpc::encoding::MAX_WINDOW,
@@ -32,8 +35,8 @@ const MAX_BLOCK_OUTPUT: usize = 3 * 512 * 1024;
 const BLOCK_MEMORY: usize = 1024 * 1024;
 /// `ruzstd` keeps a power of two, and this much more.
 const RING_SLACK: usize = 2 * MAX_BLOCK;
-/// Decoded bytes are dropped when they are twice as many as the window, or as this if the window is smaller. Dropping
-/// copies the window.
+/// Decoded bytes are dropped when the next block could make them more than twice the window, or more than twice this if the
+/// window is smaller. Dropping copies the window.
 const SMALLEST_STEP: usize = 2 * 1024 * 1024;
 /// An empty last block.
 const END_OF_FRAME: [u8; 3] = [1, 0, 0];
@@ -49,10 +52,11 @@ pub(super) struct ZstdDecoder {
     /// True when the digest of the decoded bytes follows the last block.
     has_digest: bool,
     digest: XxHash64,
+    /// The most decoded bytes that `ruzstd` has kept in this frame. Its buffer grows with them, and does not shrink.
+    most_kept: usize,
     /// The budget's bytes for the decoded bytes that are kept.
     kept: Reservation,
     _block_memory: Reservation,
-    budget: BufferBudget,
 }
 
 /// The part that comes next.
@@ -68,7 +72,7 @@ enum Expected {
 impl ZstdDecoder {
     pub(super) fn new(budget: &BufferBudget) -> Result<Self, Refusal> {
         let mut block_memory = budget.empty_reservation();
-        block_memory.grow(BLOCK_MEMORY)?;
+        block_memory.grow(BLOCK_MEMORY).map_err(|_| no_memory())?;
         Ok(Self {
             frame: FrameDecoder::new(),
             part: Vec::new(),
@@ -76,9 +80,9 @@ impl ZstdDecoder {
             window: 0,
             has_digest: false,
             digest: XxHash64::with_seed(0),
+            most_kept: 0,
             kept: budget.empty_reservation(),
             _block_memory: block_memory,
-            budget: budget.clone(),
         })
     }
 
@@ -163,6 +167,7 @@ impl ZstdDecoder {
         // `FrameDecoder::reset` allocates the whole window when the decoder is used again.
         self.frame = FrameDecoder::new();
         self.frame.set_max_window_size(MAX_WINDOW);
+        self.most_kept = 0;
         self.kept.shrink_to(0);
         self.frame.reset(header).map_err(|_| malformed())?;
         self.pass(&END_OF_FRAME[..])
@@ -170,12 +175,15 @@ impl ZstdDecoder {
 
     /// Decodes one block, and returns the bytes that it stands for.
     fn decode_block(&mut self, block: &[u8]) -> Result<Bytes, Refusal> {
-        if self.frame.can_collect() + MAX_BLOCK_OUTPUT > self.most_kept() {
+        if self.frame.can_collect() + MAX_BLOCK_OUTPUT > self.most_to_keep() {
             self.drop_old()?;
         }
         let before = self.frame.can_collect();
-        self.reserve_kept(before + MAX_BLOCK_OUTPUT)?;
+        let reserved = memory_to_keep(self.most_kept.max(before + MAX_BLOCK_OUTPUT));
+        self.kept.grow_to(reserved).map_err(|_| no_memory())?;
         self.pass(block)?;
+        self.most_kept = self.most_kept.max(self.frame.can_collect());
+        self.kept.shrink_to(memory_to_keep(self.most_kept));
         let decoded = self.shown_from(before)?;
         if decoded.len() > MAX_BLOCK {
             return Err(malformed());
@@ -227,17 +235,17 @@ impl ZstdDecoder {
         Ok(())
     }
 
-    fn most_kept(&self) -> usize {
+    fn most_to_keep(&self) -> usize {
         2 * self.window.next_power_of_two().max(SMALLEST_STEP)
     }
+}
 
-    /// Reserves the memory that `ruzstd` needs to keep `len` decoded bytes.
-    fn reserve_kept(&mut self, len: usize) -> Result<(), Refusal> {
-        let ring = (len.saturating_sub(RING_SLACK) + 1).next_power_of_two() + RING_SLACK + 1;
-        // While the bytes move to a larger ring, the smaller one of at most half the size exists too. `drop_old` copies at
-        // most as many.
-        self.kept.grow_to(ring + ring / 2)
-    }
+/// Returns the memory that `ruzstd` needs to keep `len` decoded bytes.
+fn memory_to_keep(len: usize) -> usize {
+    let ring = (len.saturating_sub(RING_SLACK) + 1).next_power_of_two() + RING_SLACK + 1;
+    // While the bytes move to a larger ring, the smaller one of at most half the size exists too. `drop_old` copies at
+    // most as many.
+    ring + ring / 2
 }
 
 impl Decoder for ZstdDecoder {
