@@ -78,10 +78,15 @@ impl BodyCalls {
     }
 }
 
-/// Returns true for `/pkg.Service/Method`, the only form of a path in gRPC.
+/// Returns true for `/pkg.Service/Method` and `/Service/Method`, the forms of a path in gRPC. A path such as `/v1/charges`
+/// could be one too, but the names of services without a package begin with a capital letter.
 fn is_method(path: &str) -> bool {
     let called = path.strip_prefix('/').and_then(|path| path.split_once('/'));
-    called.is_some_and(|(service, method)| service.split('.').all(is_identifier) && is_identifier(method))
+    called.is_some_and(|(service, method)| {
+        let is_service =
+            service.contains('.') || service.starts_with(|first: char| first.is_ascii_uppercase());
+        is_service && service.split('.').all(is_identifier) && is_identifier(method)
+    })
 }
 
 fn is_excluded(service: &str) -> bool {
@@ -299,6 +304,7 @@ mod tests {
             ("/pkg.One/Get", false, true),
             ("/pkg.One/Put", false, false),
             ("/One/Get", false, false),
+            ("/v1/charges", true, false),
             ("/tools/run", false, true),
             ("/pkg.One/Get?q", true, true),
             ("/pkg.One/Get/", true, false),

@@ -63,7 +63,7 @@ impl<'c> PreparedRequest<'c> {
         let CallContext { proxy, dialect, .. } = context;
         let server = &target.entry.server;
         let upgrade = UpgradeRequest::find(&mut parts, dialect, server.spec.protocol)?;
-        if !target.document.is_empty() {
+        if !target.document.is_empty() && server.spec.has_place_in_bodies() {
             check_only_reads(&parts.method, &body, upgrade.as_ref())?;
         }
         let mut headers = parts.headers;
@@ -172,12 +172,7 @@ fn check_is_no_http_body(target: &CallTarget) -> Result<(), Refusal> {
 /// Refuses a request with several `Content-Type` fields to a server with secrets in bodies. The injector and the server
 /// could take it for different kinds of calls.
 fn check_one_content_type(headers: &HeaderMap, spec: &Spec) -> Result<(), Refusal> {
-    let mut in_bodies = spec
-        .injections
-        .iter()
-        .filter(|injection| injection.placement.is_in_body());
-    let has_place = matches!(spec.auth_type, AuthType::Skill(_)) || in_bodies.next().is_some();
-    match has_place && headers.get_all(header::CONTENT_TYPE).iter().count() > 1 {
+    match spec.has_place_in_bodies() && headers.get_all(header::CONTENT_TYPE).iter().count() > 1 {
         false => Ok(()),
         true => Err(Refusal::new(
             Reason::BodyTypeUnsupported,

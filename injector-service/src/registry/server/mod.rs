@@ -224,6 +224,13 @@ impl Spec {
         placements.any(is_wanted)
     }
 
+    /// Returns true when calls may get secrets in their bodies.
+    pub(crate) fn has_place_in_bodies(&self) -> bool {
+        let mut injections = self.injections.iter();
+        matches!(self.auth_type, AuthType::Skill(_))
+            || injections.any(|injection| injection.placement.is_in_body())
+    }
+
     /// Returns the secrets of the injections, each once, in the order in which they are first named.
     pub(crate) fn secrets(&self) -> Vec<NamedSecret<'_>> {
         distinct_secrets(&self.injections)

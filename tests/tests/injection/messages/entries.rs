@@ -254,6 +254,7 @@ async fn a_call_that_claims_to_be_grpc_does_not_avoid_the_places_in_http_bodies(
         ("all", true),
         ("all/", true),
         ("all/v1/tools/run", true),
+        ("all/v1/charges", true),
         ("all/e2e.Other/Any?q", true),
         ("all/e2e.Other/Any/", true),
         ("all/e2e.Oth%65r/Any", true),
