@@ -57,7 +57,7 @@ impl ServerService for Servers {
         let CompletedRequest { server, is_mcp } =
             catalog::complete_from_catalog(server, catalog_entry, self.catalog.as_ref()).await?;
         let name = server_name(&server.name)?;
-        let spec = self.parse(&server)?;
+        let spec = self.parse(&server, None)?;
         check_allowance(&permit, None, &spec)?;
         let (entry, mut warnings) = self.add(&permit, name, spec).await?;
         warnings.extend(warnings::of_settings(&entry.server.spec, is_mcp));
@@ -193,7 +193,7 @@ impl Servers {
                 current.check_revision(given.revision).map_err(refusal)?;
             }
             let merged = field_mask::apply(current.to_wire(), given, request.update_mask.as_ref())?;
-            let spec = self.parse(&merged)?;
+            let spec = self.parse(&merged, Some(&current.server.spec))?;
             check_allowance(permit, Some(&current.server.spec), &spec)?;
             let candidate = Arc::new(current.updated(spec.clone()));
             let warnings = self.check_secrets(&candidate).await?;
@@ -232,8 +232,11 @@ impl Servers {
         Ok(warnings::of_secrets(candidate, &states, &self.resolver))
     }
 
-    fn parse(&self, server: &api::Server) -> Result<Spec, Refusal> {
-        Spec::from_wire(server, self.registry.own()).map_err(status::spec)
+    /// Parses a server that replaces `before`, if there is such a server.
+    fn parse(&self, server: &api::Server, before: Option<&Spec>) -> Result<Spec, Refusal> {
+        let spec = Spec::from_wire(server, self.registry.own()).map_err(status::spec)?;
+        spec.check_wildcard_origins(before).map_err(status::spec)?;
+        Ok(spec)
     }
 }
 

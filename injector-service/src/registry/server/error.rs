@@ -68,7 +68,8 @@ pub enum SpecError {
     RequiredNotInjected(SecretName),
     /// The number of the entry counts from 1.
     #[error(
-        "allowed_origins: number {0} is not a web origin as browsers write it, such as https://app.example.com"
+        "allowed_origins: number {0} is not a web origin as browsers write it, such as https://app.example.com; `*` is \
+         no wildcard"
     )]
     WebOrigin(usize),
     #[error("allowed_origins: at most {MAX_WEB_ORIGINS} may be given")]

@@ -20,7 +20,6 @@ impl Spec {
     /// `own` holds the addresses of the injector's listeners, to which no server may point.
     pub(crate) fn from_wire(server: &api::Server, own: &OwnListeners) -> Result<Self, SpecError> {
         let spec = RawServer::from_wire(server.clone())?.spec()?.check(own)?;
-        spec.refuse_wildcard_origins()?;
         match spec.auth_type {
             AuthType::SecretHeaders | AuthType::Bearer | AuthType::Skill(_) => {
                 spec.check_injections(server)?
@@ -30,8 +29,12 @@ impl Spec {
         Ok(spec)
     }
 
-    /// Refuses an origin that no web page has. The servers file may have one, because earlier releases stored such origins.
-    fn refuse_wildcard_origins(&self) -> Result<(), SpecError> {
+    /// Refuses an origin that no web page has, in a new server or in an update that changes the origins of `before`. The
+    /// servers file may have such an origin, because earlier releases stored it.
+    pub(crate) fn check_wildcard_origins(&self, before: Option<&Self>) -> Result<(), SpecError> {
+        if before.is_some_and(|before| before.allowed_origins == self.allowed_origins) {
+            return Ok(());
+        }
         let mut origins = (1..).zip(&self.allowed_origins);
         match origins.find(|(_, origin)| origin.has_wildcard()) {
             Some((number, _)) => Err(SpecError::WebOrigin(number)),

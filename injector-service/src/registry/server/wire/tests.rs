@@ -312,13 +312,6 @@ fn an_invalid_server_is_refused_with_its_reason() {
         ),
         (
             api::Server {
-                allowed_origins: vec!["https://*.example.com".into()],
-                ..given()
-            },
-            Reason::OriginInvalid,
-        ),
-        (
-            api::Server {
                 description: "x".repeat(1025),
                 ..given()
             },
@@ -576,6 +569,30 @@ fn query(name: &str, value: &str) -> api::Injection {
 fn path(variable: &str) -> api::Injection {
     let variable = variable.into();
     injection(true, Placement::Path(api::PathPlacement { variable }))
+}
+
+#[test]
+fn an_origin_with_a_wildcard_is_refused_unless_it_is_stored() {
+    let with = |origins: &[&str]| {
+        let allowed_origins = origins.iter().map(|origin| (*origin).to_owned()).collect();
+        parse(&api::Server {
+            allowed_origins,
+            ..given()
+        })
+        .unwrap()
+    };
+    let (wild, other) = (with(&["https://*.example.com"]), with(&["https://a.example.com"]));
+    for (spec, before, accepted) in [
+        (&wild, None, false),
+        (&wild, Some(&other), false),
+        (&wild, Some(&wild), true),
+        (&other, Some(&wild), true),
+        (&other, None, true),
+    ] {
+        assert_eq!(spec.check_wildcard_origins(before).is_ok(), accepted);
+    }
+    let number = with(&["https://a.example.com", "https://*.example.com"]).check_wildcard_origins(None);
+    assert!(matches!(number, Err(SpecError::WebOrigin(2))));
 }
 
 #[test]
