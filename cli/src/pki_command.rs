@@ -22,8 +22,8 @@ Example:\n\
     },
     /// Issue a certificate for a year, or renew one that expires within 30 days
     ///
-    /// The command writes KIND.pem, KIND-key.pem and ca.pem. A certificate that is valid for more than 30 days stays as it is, unless --id
-    /// or --name differs, so the command may run every day.
+    /// The command writes KIND.pem, KIND-key.pem and ca.pem. A certificate that is valid for more than 30 days stays as it is
+    /// as long as it fits the authority, --id and --name, so the command may run every day.
     Issue(IssueArgs),
 }
 

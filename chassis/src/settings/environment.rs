@@ -59,20 +59,23 @@ pub fn warn_of_unknown<C: CommandFactory>(prefix: &str) {
     }
 }
 
+/// A variable of the command line that begins like those of the injector.
+const INJECTOR_TOKEN_FILE: &str = "AEROSTACK_INJECTOR_TOKEN_FILE";
+
 fn is_unknown(command: &Command, prefix: &str, variable: &str) -> bool {
     let Some(rest) = variable.strip_prefix(prefix) else {
         return false;
     };
     let mut variables = command.get_arguments().filter_map(clap::Arg::get_env);
-    variables.all(|known| known != variable) && !is_set_by_others(rest)
+    variables.all(|known| known != variable) && !is_set_by_others(rest) && variable != INJECTOR_TOKEN_FILE
 }
 
 /// Returns true for variables that do not come from the operator of this service: Kubernetes makes them for a Service
 /// whose name begins like the prefix (`…_SERVICE_HOST`, `…_SERVICE_PORT_GRPC`, `…_PORT`, `…_PORT_7150_TCP_ADDR`), and
-/// the command line has `…_ID`, `…_METRICS` and `…_TOKEN_FILE`.
+/// the command line has `…_ID` and `…_METRICS`.
 pub fn is_set_by_others(rest: &str) -> bool {
     let is_port = |(_, number): (&str, &str)| number.starts_with(|first: char| first.is_ascii_digit());
-    matches!(rest, "ID" | "METRICS" | "TOKEN_FILE")
+    matches!(rest, "ID" | "METRICS")
         || rest.ends_with("SERVICE_HOST")
         || rest.contains("SERVICE_PORT")
         || rest.ends_with("PORT")
@@ -134,7 +137,7 @@ mod tests {
             ("PATH", false),
             ("AEROSTACK_X_ID", false),
             ("AEROSTACK_X_METRICS", false),
-            ("AEROSTACK_X_TOKEN_FILE", false),
+            ("AEROSTACK_X_TOKEN_FILE", true),
             ("AEROSTACK_X_PORT", false),
             ("AEROSTACK_X_SERVICE_HOST", false),
             ("AEROSTACK_X_SERVICE_PORT_GRPC", false),
@@ -147,5 +150,7 @@ mod tests {
                 "{variable}"
             );
         }
+        let of_the_command_line = is_unknown(&command(), "AEROSTACK_INJECTOR_", INJECTOR_TOKEN_FILE);
+        assert!(!of_the_command_line);
     }
 }

@@ -75,7 +75,7 @@ pub enum KmsError {
     #[error("the KMS plugin on {} does not answer", .0.display())]
     Unreachable(PathBuf, #[source] tonic::transport::Error),
     /// The plugin answered with an error, or not in time.
-    #[error("the KMS plugin refused the request, or did not answer in time ({code:?}: {message})")]
+    #[error("a call of the KMS plugin failed ({code:?}: {message})")]
     Refused { code: Code, message: String },
     /// The plugin reports that it is not healthy.
     #[error("the KMS plugin reports that it is not healthy: {0}")]
