@@ -305,7 +305,7 @@ mod tests {
             ("/pkg.One/Put", false, false),
             ("/One/Get", false, false),
             ("/v1/charges", true, false),
-            ("/tools/run", false, true),
+            ("/tools/run", true, true),
             ("/pkg.One/Get?q", true, true),
             ("/pkg.One/Get/", true, false),
             ("/pkg..One/Get", true, false),

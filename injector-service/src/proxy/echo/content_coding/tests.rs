@@ -14,7 +14,7 @@ use http_body_util::BodyExt as _;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
-use super::*;
+use super::{decoded_body::Decoder as _, *};
 use crate::proxy::buffer_budget::BufferBudget;
 use crate::upstream::BodyError;
 
@@ -161,17 +161,31 @@ fn a_larger_window_than_the_encoding_permits_is_refused() {
     );
 }
 
+/// An event stream may be open for hours, and all streams share the budget.
+#[test]
+fn a_stream_in_zstandard_with_few_bytes_takes_little_of_the_budget() {
+    let budget = BufferBudget::new(ENOUGH);
+    let mut decoder = ZstdDecoder::new(&budget).unwrap();
+    let mut input = Bytes::from(zstd_frame(window(23), &[b"data: 1\n\n", b"data: 2\n\n"]));
+    let mut text = Vec::new();
+    while !input.is_empty() {
+        text.extend(decoder.decode(&mut input).unwrap());
+    }
+    assert_eq!(text, b"data: 1\n\ndata: 2\n\n");
+    assert!(budget.empty_reservation().grow(ENOUGH - 3 * MIB / 2).is_ok());
+}
+
 #[test]
 fn a_decoder_takes_its_memory_from_the_budget() {
     for (coding, encoded) in ENCODED {
         assert_eq!(
             failure_of(coding, encoded, 16 * 1024),
-            Some(Reason::Overloaded),
+            Some(Reason::UpstreamEncodingUnsupported),
             "{coding} before its head"
         );
         assert_eq!(
             failure_of(coding, encoded, 4 * MIB),
-            Some(Reason::Overloaded),
+            Some(Reason::UpstreamEncodingUnsupported),
             "{coding} later"
         );
         let budget = BufferBudget::new(ENOUGH);
