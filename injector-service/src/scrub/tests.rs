@@ -157,8 +157,10 @@ fn json_text(text: &str, escaped: &str, others: fn(char) -> bool) -> String {
     json
 }
 
+type Encoder = fn(&str) -> String;
+
 /// The encoders of JSON that escape characters which need no escape: their names, and their texts.
-fn json_encoders() -> Vec<(&'static str, fn(&str) -> String)> {
+fn json_encoders() -> Vec<(&'static str, Encoder)> {
     fn in_upper_case(json: String) -> String {
         let digits_of = |part: &str| format!("{}{}", part[..4].to_ascii_uppercase(), &part[4..]);
         let mut parts = json.split("\\u");
@@ -248,7 +250,7 @@ fn in_lower_case_digits(text: &str) -> String {
 fn a_value_is_masked_in_base64_whose_characters_are_escaped() {
     // At each of the three positions in a group of base64, one part has `+` and `/`.
     let value = "~?>~?>~?>~?>-~?>~?>~?>~?>-~?>~?>~?>~?>";
-    let (php, net): (fn(&str) -> String, fn(&str) -> String) = (
+    let (php, net): (Encoder, Encoder) = (
         |base64| base64.replace('/', "\\/"),
         |base64| base64.replace('+', "\\u002B"),
     );

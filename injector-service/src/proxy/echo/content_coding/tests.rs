@@ -31,7 +31,7 @@ const ENOUGH: usize = 64 * MIB;
 
 fn text() -> Vec<u8> {
     let line = |line: u64| {
-        let said = ((line * 2_654_435_761 + 12345) % (1 << 32) >> 7) % 9973;
+        let said = (((line * 2_654_435_761 + 12345) % (1 << 32)) >> 7) % 9973;
         let secret = match line % 997 {
             0 => " and ghp_0123456789abcdefghijABCDEFGHIJ+/xyzw",
             _ => "",
