@@ -91,18 +91,18 @@ impl ServiceStatus {
 pub(crate) struct ClientIdentity {
     pub(crate) principal: String,
     pub(crate) not_after: String,
-    pub(crate) credential: Credential,
+    pub(crate) credential: CredentialKind,
 }
 
 /// The credential that names the client's principal.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Credential {
+pub(crate) enum CredentialKind {
     Certificate,
     Token,
 }
 
-impl Credential {
+impl CredentialKind {
     pub(crate) fn label(self) -> &'static str {
         match self {
             Self::Certificate => "certificate",
@@ -256,8 +256,8 @@ fn is_injector<B>(answer: &Response<B>) -> bool {
 /// Returns the principal and the expiry of the client's certificate or token, as the report prints them.
 fn client_identity(connection: &Connection) -> Option<ClientIdentity> {
     let credential = match connection.token_identity() {
-        Some(_) => Credential::Token,
-        None => Credential::Certificate,
+        Some(_) => CredentialKind::Token,
+        None => CredentialKind::Certificate,
     };
     match client_peer(connection)? {
         Peer::Known { principal, not_after } => Some(ClientIdentity {

@@ -79,13 +79,13 @@ fn status_text(status: &StatusReport) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::service_status::Credential;
+    use crate::service_status::CredentialKind;
 
     #[test]
     fn the_report_names_the_credential_that_expires() {
         for (credential, says) in [
-            (Credential::Certificate, "the certificate is valid until"),
-            (Credential::Token, "the token is valid until"),
+            (CredentialKind::Certificate, "the certificate is valid until"),
+            (CredentialKind::Token, "the token is valid until"),
         ] {
             let identity = Some(ClientIdentity {
                 principal: "spiffe://example.org/admin".to_owned(),
